@@ -1,0 +1,58 @@
+package daemon
+
+import (
+	"sync"
+
+	"github.com/fairlead-dev/fairlead/render/object"
+)
+
+// claims says which application owns an object. The first one that wants it keeps it until it gives it
+// up, so two applications that claim one object never take it from each other.
+type claims struct {
+	mu    sync.Mutex
+	owner map[object.Ref]string
+	held  map[string][]object.Ref
+}
+
+func newClaims() *claims {
+	return &claims{owner: map[object.Ref]string{}, held: map[string][]object.Ref{}}
+}
+
+// hold replaces what application holds by refs, as far as nobody else holds it.
+func (c *claims) hold(application string, refs []object.Ref) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range c.held[application] {
+		if c.owner[r] == application {
+			delete(c.owner, r)
+		}
+	}
+	c.held[application] = nil
+	c.take(application, refs)
+}
+
+// take adds those of refs that nobody holds to what application holds, and returns the others with their owner.
+func (c *claims) take(application string, refs []object.Ref) map[object.Ref]string {
+	var others map[object.Ref]string
+	for _, r := range refs {
+		switch owner := c.owner[r]; owner {
+		case application:
+		case "":
+			c.owner[r] = application
+			c.held[application] = append(c.held[application], r)
+		default:
+			if others == nil {
+				others = map[object.Ref]string{}
+			}
+			others[r] = owner
+		}
+	}
+	return others
+}
+
+// claim is take for callers from outside.
+func (c *claims) claim(application string, refs []object.Ref) map[object.Ref]string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.take(application, refs)
+}
