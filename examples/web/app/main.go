@@ -1,0 +1,65 @@
+// Command app is the example's web server: one page that says which version it is and what it was configured with.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"html"
+	"log"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// version is set when the image is built.
+var version = "dev"
+
+func main() {
+	if err := run(); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", page)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	server := &http.Server{Addr: ":8080", Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	served := make(chan error, 1)
+	go func() { served <- server.ListenAndServe() }()
+	log.Printf("version %s listens on %s", version, server.Addr)
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	// Whoever still has the old address may send a last request: stay for a moment, then finish what is open.
+	time.Sleep(time.Second)
+	closing, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := server.Shutdown(closing); err != nil {
+		return fmt.Errorf("shut down: %w", err)
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func page(w http.ResponseWriter, _ *http.Request) {
+	greeting := os.Getenv("GREETING")
+	// A mounted file follows the ConfigMap without a restart.
+	if b, err := os.ReadFile("/etc/web/motto"); err == nil {
+		greeting += " " + strings.TrimSpace(string(b))
+	}
+	host, _ := os.Hostname()
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	fmt.Fprintf(w, "<!doctype html><title>web %s</title><h1>%s</h1><p>version %s, pod %s</p>\n",
+		html.EscapeString(version), html.EscapeString(greeting), html.EscapeString(version), html.EscapeString(host))
+}
