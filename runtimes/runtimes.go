@@ -23,6 +23,8 @@ var (
 	ErrInvalid = errors.New("invalid request")
 	// ErrDenied: the registry refused the credentials, or there are none.
 	ErrDenied = errors.New("access denied")
+	// ErrMissing: a ConfigMap, a Secret or a key of one does not exist and is not optional; it may come.
+	ErrMissing = errors.New("missing configuration")
 	// ErrDiskFull: no space is left where the engine or fairlead writes.
 	ErrDiskFull = errors.New("no space left on device")
 )

@@ -1,0 +1,336 @@
+package networking
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// podInterface is the name of the interface inside a pod.
+const podInterface = "eth0"
+
+// ensureBridge makes the bridge exist, be up, have the gateway's address, and hold all our links.
+// The engine made it together with its network; only a bridge that somebody deleted is made here.
+// The engine's firewall rules name the bridge, so they fit the new one.
+func (n *Network) ensureBridge() error {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer h.Close()
+	link, err := h.LinkByName(n.opt.Bridge)
+	if notFound(err) {
+		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{
+			Name:         n.opt.Bridge,
+			MTU:          n.opt.MTU,
+			HardwareAddr: hardwareAddr(n.gateway), // fixed, or the kernel would take one of its ports'
+		}}
+		if err := h.LinkAdd(bridge); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("create bridge %s: %w", n.opt.Bridge, err)
+		}
+		link, err = h.LinkByName(n.opt.Bridge)
+	}
+	if err != nil {
+		return fmt.Errorf("find bridge %s: %w", n.opt.Bridge, err)
+	}
+	if link.Type() != "bridge" {
+		return fmt.Errorf("the interface %s is a %s, not a bridge: rename it or configure another name for the pod network", n.opt.Bridge, link.Type())
+	}
+	if err := ensureAddress(h, link, netip.PrefixFrom(n.gateway, n.opt.CIDR.Bits())); err != nil {
+		return err
+	}
+	if link.Attrs().Flags&net.FlagUp == 0 {
+		if err := h.LinkSetUp(link); err != nil {
+			return fmt.Errorf("set bridge %s up: %w", n.opt.Bridge, err)
+		}
+	}
+	ours, err := n.links(h)
+	if err != nil {
+		return err
+	}
+	for _, l := range ours {
+		if err := n.plug(h, l, link.Attrs().Index); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Attach gives the network namespace of process pid the pod's interface: eth0 with address ip,
+// joined to the bridge, and the default route through it. When the namespace is wired already as
+// it should be, nothing changes. The process must be the pod's sandbox, with a network namespace of its own.
+func (n *Network) Attach(ctx context.Context, pid int, uid string, ip netip.Addr) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !n.opt.CIDR.Contains(ip) {
+		return fmt.Errorf("attach pod %s: the address %s is outside of the pods' subnet %s", uid, ip, n.opt.CIDR)
+	}
+	if err := n.attach(pid, uid, ip); err != nil {
+		return fmt.Errorf("attach pod %s with address %s: %w", uid, ip, err)
+	}
+	return nil
+}
+
+func (n *Network) attach(pid int, uid string, ip netip.Addr) error {
+	ns, err := openNamespace(pid)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	host, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer host.Close()
+	pod, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink in the pod's namespace: %w", err)
+	}
+	defer pod.Close()
+
+	bridge, err := host.LinkByName(n.opt.Bridge)
+	if err != nil {
+		return fmt.Errorf("find bridge %s: %w", n.opt.Bridge, err)
+	}
+	name := n.Link(uid)
+	inside, err := pod.LinkByName(podInterface)
+	outside, hostErr := host.LinkByName(name)
+	if err != nil && !notFound(err) {
+		return fmt.Errorf("find %s in the pod: %w", podInterface, err)
+	}
+	if hostErr != nil && !notFound(hostErr) {
+		return fmt.Errorf("find %s: %w", name, hostErr)
+	}
+	if err != nil || hostErr != nil || !paired(inside, outside) {
+		// A half, or the pair of a namespace that was replaced, is of no use.
+		if hostErr == nil {
+			if err := deleteLink(host, outside); err != nil {
+				return err
+			}
+		} else if err == nil {
+			return fmt.Errorf("the pod has an interface %s that is not ours", podInterface)
+		}
+		if err := n.addPair(host, ns, name, uid, ip); err != nil {
+			return err
+		}
+		if inside, err = pod.LinkByName(podInterface); err != nil {
+			return fmt.Errorf("find %s in the pod: %w", podInterface, err)
+		}
+		if outside, err = host.LinkByName(name); err != nil {
+			return fmt.Errorf("find %s: %w", name, err)
+		}
+	}
+	if err := n.plug(host, outside, bridge.Attrs().Index); err != nil {
+		return err
+	}
+	return n.configure(pod, inside, ip)
+}
+
+// addPair makes the veth pair, with the peer born inside the pod's namespace.
+func (n *Network) addPair(host *netlink.Handle, ns netns.NsHandle, name, uid string, ip netip.Addr) error {
+	pair := &netlink.Veth{
+		LinkAttrs:        netlink.LinkAttrs{Name: name, MTU: n.opt.MTU, TxQLen: -1, Alias: n.alias(uid)},
+		PeerName:         podInterface,
+		PeerNamespace:    netlink.NsFd(ns),
+		PeerMTU:          uint32(n.opt.MTU),
+		PeerHardwareAddr: hardwareAddr(ip),
+	}
+	if err := host.LinkAdd(pair); err != nil {
+		return fmt.Errorf("create the link %s: %w", name, err)
+	}
+	return nil
+}
+
+// plug puts the host's end on the bridge and sets it up.
+func (n *Network) plug(host *netlink.Handle, l netlink.Link, bridge int) error {
+	name := l.Attrs().Name
+	if l.Attrs().MasterIndex != bridge {
+		if err := host.LinkSetMasterByIndex(l, bridge); err != nil {
+			return fmt.Errorf("put %s on bridge %s: %w", name, n.opt.Bridge, err)
+		}
+	}
+	if l.Attrs().Flags&net.FlagUp == 0 {
+		if err := host.LinkSetUp(l); err != nil {
+			return fmt.Errorf("set %s up: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// configure gives the pod's end its address and routes.
+func (n *Network) configure(pod *netlink.Handle, eth netlink.Link, ip netip.Addr) error {
+	lo, err := pod.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo in the pod: %w", err)
+	}
+	if lo.Attrs().Flags&net.FlagUp == 0 {
+		if err := pod.LinkSetUp(lo); err != nil {
+			return fmt.Errorf("set lo up in the pod: %w", err)
+		}
+	}
+	if eth.Attrs().MTU != n.opt.MTU {
+		if err := pod.LinkSetMTU(eth, n.opt.MTU); err != nil {
+			return fmt.Errorf("set the MTU of %s in the pod: %w", podInterface, err)
+		}
+	}
+	if err := ensureAddress(pod, eth, netip.PrefixFrom(ip, n.opt.CIDR.Bits())); err != nil {
+		return err
+	}
+	if eth.Attrs().Flags&net.FlagUp == 0 {
+		if err := pod.LinkSetUp(eth); err != nil {
+			return fmt.Errorf("set %s up in the pod: %w", podInterface, err)
+		}
+	}
+	route := &netlink.Route{LinkIndex: eth.Attrs().Index, Gw: n.gateway.AsSlice()}
+	if err := pod.RouteReplace(route); err != nil {
+		return fmt.Errorf("set the pod's default route through %s: %w", n.gateway, err)
+	}
+	return nil
+}
+
+// Detach removes a pod's link; a missing one is not an error.
+func (n *Network) Detach(ctx context.Context, uid string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("detach pod %s: open netlink: %w", uid, err)
+	}
+	defer h.Close()
+	l, err := h.LinkByName(n.Link(uid))
+	if notFound(err) {
+		return nil
+	}
+	if err == nil {
+		err = deleteLink(h, l)
+	}
+	if err != nil {
+		return fmt.Errorf("detach pod %s: %w", uid, err)
+	}
+	return nil
+}
+
+// Strays removes the links of pods that are not in keep and returns their names.
+func (n *Network) Strays(ctx context.Context, keep []string) (removed []string, err error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("remove stray links: open netlink: %w", err)
+	}
+	defer h.Close()
+	wanted := make(map[string]bool, len(keep))
+	for _, uid := range keep {
+		wanted[n.Link(uid)] = true
+	}
+	links, err := n.links(h)
+	if err != nil {
+		return nil, fmt.Errorf("remove stray links: %w", err)
+	}
+	var errs []error
+	for _, l := range links {
+		if wanted[l.Attrs().Name] {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			errs = append(errs, err)
+			break
+		}
+		if err := deleteLink(h, l); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		removed = append(removed, l.Attrs().Name)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return removed, fmt.Errorf("remove stray links: %w", err)
+	}
+	return removed, nil
+}
+
+// links returns the host's ends of this network's links: both name and alias say so.
+func (n *Network) links(h *netlink.Handle) ([]netlink.Link, error) {
+	all, err := h.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	var ours []netlink.Link
+	for _, l := range all {
+		if l.Type() == "veth" && strings.HasPrefix(l.Attrs().Name, n.linkPrefix()) && strings.HasPrefix(l.Attrs().Alias, n.alias("")) {
+			ours = append(ours, l)
+		}
+	}
+	return ours, nil
+}
+
+// paired reports whether the two links are the ends of one veth pair.
+func paired(inside, outside netlink.Link) bool {
+	return inside.Type() == "veth" && outside.Type() == "veth" &&
+		inside.Attrs().ParentIndex == outside.Attrs().Index &&
+		outside.Attrs().ParentIndex == inside.Attrs().Index
+}
+
+func ensureAddress(h *netlink.Handle, l netlink.Link, want netip.Prefix) error {
+	family := netlink.FAMILY_V4
+	if want.Addr().Is6() {
+		family = netlink.FAMILY_V6
+	}
+	have, err := h.AddrList(l, family)
+	if err != nil {
+		return fmt.Errorf("list the addresses of %s: %w", l.Attrs().Name, err)
+	}
+	ipnet := &net.IPNet{IP: want.Addr().AsSlice(), Mask: net.CIDRMask(want.Bits(), want.Addr().BitLen())}
+	for _, a := range have {
+		if a.IPNet.String() == ipnet.String() {
+			return nil
+		}
+	}
+	if err := h.AddrAdd(l, &netlink.Addr{IPNet: ipnet}); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add the address %s to %s: %w", want, l.Attrs().Name, err)
+	}
+	return nil
+}
+
+func deleteLink(h *netlink.Handle, l netlink.Link) error {
+	if err := h.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) && !notFound(err) {
+		return fmt.Errorf("delete the interface %s: %w", l.Attrs().Name, err)
+	}
+	return nil
+}
+
+// openNamespace opens the network namespace of a process and makes sure that it is not ours.
+func openNamespace(pid int) (netns.NsHandle, error) {
+	path := fmt.Sprintf("/proc/%d/ns/net", pid)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open the network namespace of process %d: %w", pid, err)
+	}
+	theirs, err := namespaceID(path)
+	var own string
+	if err == nil {
+		own, err = namespaceID("/proc/self/ns/net")
+	}
+	if err == nil && theirs == own {
+		err = errors.New("it is the host's")
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("use the network namespace of process %d: %w", pid, err)
+	}
+	return netns.NsHandle(fd), nil
+}
+
+func namespaceID(path string) (string, error) { return os.Readlink(path) }
+
+func notFound(err error) bool {
+	var missing netlink.LinkNotFoundError
+	return errors.As(err, &missing)
+}
