@@ -1,8 +1,11 @@
 package environment
 
 import (
+	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/fairlead-dev/fairlead/runtimes"
 )
 
 // Expand replaces $(NAME) in every argument by the value that env (NAME=value lines) gives it.
@@ -20,17 +23,21 @@ func Expand(args, env []string) []string {
 	return out
 }
 
-// ExpandStrict expands s as Expand does and also returns the names that env does not define.
-func ExpandStrict(s string, env []string) (expanded string, undefined []string) {
+// ExpandPath expands a subPathExpr as Expand does; what env does not define is an error.
+func ExpandPath(expr string, env []string) (string, error) {
 	defined := lookup(env)
-	expanded = expandFunc(s, func(name string) string {
+	var undefined []string
+	path := expandFunc(expr, func(name string) string {
 		v, ok := defined[name]
 		if !ok {
 			undefined = append(undefined, name)
 		}
 		return v
 	})
-	return expanded, undefined
+	if len(undefined) > 0 {
+		return "", fmt.Errorf("subPathExpr %q: the container has no variable %s: %w", expr, strings.Join(undefined, ", "), runtimes.ErrInvalid)
+	}
+	return path, nil
 }
 
 func lookup(env []string) map[string]string {
