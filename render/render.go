@@ -32,6 +32,10 @@ type Options struct {
 	NameSuffix        string            `json:"nameSuffix,omitempty"`
 	CommonLabels      map[string]string `json:"commonLabels,omitempty"`
 	CommonAnnotations map[string]string `json:"commonAnnotations,omitempty"`
+	// MetadataEverywhere puts CommonLabels and CommonAnnotations also into selectors and pod templates, as the
+	// fields of a kustomization of the same names do (Argo CD); otherwise only the objects' own metadata get
+	// them (Flux).
+	MetadataEverywhere bool `json:"metadataEverywhere,omitempty"`
 	// DefaultNamespace is given to namespaced objects that have none; "default" when empty.
 	DefaultNamespace string `json:"defaultNamespace,omitempty"`
 	// Patches, Images, Replicas and Components have the form of the fields of a kustomization file.

@@ -1,0 +1,166 @@
+package render
+
+import (
+	"context"
+	"path"
+	"strings"
+
+	"github.com/fairlead-dev/fairlead/render/decode"
+	"github.com/fairlead-dev/fairlead/render/diag"
+	"github.com/fairlead-dev/fairlead/render/kustomize"
+	"github.com/fairlead-dev/fairlead/render/object"
+	"github.com/fairlead-dev/fairlead/render/tree"
+)
+
+// Run renders units one after the other and calls each, in order, with their results.
+func (e *Engine) Run(ctx context.Context, req Request, units []Unit, each func(i int, r UnitResult)) error {
+	for i, u := range units {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		r, err := e.Unit(req, u)
+		if err != nil {
+			return err
+		}
+		each(i, r)
+	}
+	return nil
+}
+
+// Unit renders one unit. An error is a failure of the file system; everything else is a diagnostic.
+func (e *Engine) Unit(req Request, u Unit) (UnitResult, error) {
+	t := tree.New(req.Files, tree.DefaultLimits(), nil)
+	ur := &unitRun{engine: e, req: req, unit: u, tree: t}
+	ur.render()
+	if err := t.Err(); err != nil {
+		return UnitResult{}, err
+	}
+	ur.out.Reads = t.Reads()
+	return ur.out, nil
+}
+
+// unitRun is the rendering of one unit.
+type unitRun struct {
+	engine *Engine
+	req    Request
+	unit   Unit
+	tree   *tree.Tree
+	out    UnitResult
+}
+
+func (r *unitRun) render() {
+	var docs []kustomize.Manifest
+	over := r.overlay()
+	if r.unit.Plain && over.Empty() {
+		docs = r.plain()
+	} else {
+		in := kustomize.Input{Tree: r.tree, Dir: r.unit.Dir, Resource: r.unit.Resource, Overlay: over, Limits: kustomize.DefaultLimits(), Files: &r.engine.files}
+		if in.Resource != "" && !r.unit.Plain && over.Empty() {
+			// Nothing is added, so the directory's own kustomization can be built as it is.
+			in.Dir, in.Resource = r.unit.String(), ""
+		}
+		var list diag.List
+		docs, list = kustomize.Build(in)
+		r.out.Diags = append(r.out.Diags, list...)
+	}
+	for _, d := range docs {
+		r.decode(d)
+	}
+}
+
+// overlay is what kustomize has to add.
+func (r *unitRun) overlay() kustomize.Overlay {
+	o := r.req.Options
+	over := kustomize.Overlay{
+		Namespace: o.TargetNamespace, NamePrefix: o.NamePrefix, NameSuffix: o.NameSuffix,
+		Patches: o.Patches, Images: o.Images, Replicas: o.Replicas,
+		Components: o.Components, IgnoreMissing: o.IgnoreMissingComponents,
+	}
+	if o.MetadataEverywhere {
+		over.Labels, over.Annotations = o.CommonLabels, o.CommonAnnotations
+	}
+	return over
+}
+
+// plain reads a file of manifests that nothing is added to.
+func (r *unitRun) plain() []kustomize.Manifest {
+	p := r.unit.String()
+	data, err := r.tree.ReadFile(p)
+	if err != nil {
+		r.report(p, 0, "unreadable", "cannot be read: "+strings.TrimPrefix(err.Error(), p+": "))
+		return nil
+	}
+	lim := decode.DefaultLimits()
+	f, list := r.engine.files.Parse(p, data, lim)
+	r.out.Diags = append(r.out.Diags, list...)
+	var out []kustomize.Manifest
+	for _, d := range f.Docs {
+		v, err := decode.Value(d.Root, lim)
+		m, ok := v.(map[string]any)
+		switch {
+		case err != nil:
+			r.report(p, d.Line, "yaml-syntax", err.Error())
+			continue
+		case !ok:
+			r.report(p, d.Line, "not-a-manifest", "a manifest is a mapping with apiVersion, kind and metadata")
+			continue
+		}
+		out = append(out, flatten(kustomize.Manifest{Value: m, Origin: object.Origin{Path: p, Line: d.Line}, Locate: func(fp decode.Path) object.Origin {
+			line, _ := d.Find(fp)
+			return object.Origin{Path: p, Line: line}
+		}})...)
+	}
+	return out
+}
+
+// flatten turns a List into its items.
+func flatten(m kustomize.Manifest) []kustomize.Manifest {
+	kind, _ := m.Value["kind"].(string)
+	items, ok := m.Value["items"].([]any)
+	if !ok || !strings.HasSuffix(kind, "List") {
+		return []kustomize.Manifest{m}
+	}
+	var out []kustomize.Manifest
+	at := decode.Path{}.Child("items")
+	for i, item := range items {
+		v, ok := item.(map[string]any)
+		if !ok {
+			continue
+		}
+		here := at.Item(i, nil)
+		out = append(out, flatten(kustomize.Manifest{
+			Value: v, Origin: m.Locate(here),
+			Locate: func(p decode.Path) object.Origin { return m.Locate(append(here[:len(here):len(here)], p...)) },
+		})...)
+	}
+	return out
+}
+
+// decode turns a manifest into an object.
+func (r *unitRun) decode(d kustomize.Manifest) {
+	if local(d.Value) {
+		return
+	}
+	obj, list, ok := decode.Object(d.Value, decode.Options{
+		Origin: d.Origin, Locate: d.Locate,
+		DefaultNamespace: r.req.DefaultNamespace, AllowUnsupported: r.req.AllowUnsupported,
+	})
+	r.out.Diags = append(r.out.Diags, list...)
+	if ok {
+		r.out.Objects = append(r.out.Objects, Rendered{obj.Ref, obj.APIVersion, obj.Written, obj.Origin})
+	}
+}
+
+// local reports whether a manifest is for tools only, as kustomize has it.
+func local(v map[string]any) bool {
+	meta, _ := v["metadata"].(map[string]any)
+	ann, _ := meta["annotations"].(map[string]any)
+	s, ok := ann["config.kubernetes.io/local-config"].(string)
+	return ok && s != "false"
+}
+
+func (r *unitRun) report(p string, line int, code, msg string) {
+	r.out.Diags = append(r.out.Diags, diag.Diagnostic{
+		Severity: diag.Error, Code: code, Origin: object.Origin{Path: path.Clean(p), Line: line}, Message: msg,
+	})
+}

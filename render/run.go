@@ -1,0 +1,112 @@
+package render
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/fairlead-dev/fairlead/render/decode"
+	"github.com/fairlead-dev/fairlead/render/diag"
+	"github.com/fairlead-dev/fairlead/render/object"
+)
+
+// Runner renders units: an Engine does it in this process, worker.Pool in others.
+type Runner interface {
+	// Run calls each once for every unit, in any order but from one goroutine. An error is a failure of the
+	// world; what is wrong with a unit is in its result.
+	Run(ctx context.Context, req Request, units []Unit, each func(i int, r UnitResult)) error
+}
+
+// Render renders in this process. It is for commands that render what is on the user's own disk and end;
+// a daemon uses worker.Pool.
+func Render(ctx context.Context, req Request) (Result, error) {
+	return With(ctx, req, &Engine{})
+}
+
+// With renders with a Runner.
+func With(ctx context.Context, req Request, run Runner) (Result, error) {
+	l, err := list(req)
+	if err != nil {
+		return Result{}, fmt.Errorf("read %s: %w", clean(req.Path), err)
+	}
+	parts := make([]part, len(l.units))
+	err = run.Run(ctx, req, l.units, func(i int, r UnitResult) { parts[i] = restore(req, r) })
+	if err != nil {
+		return Result{}, fmt.Errorf("render %s: %w", clean(req.Path), err)
+	}
+	return join(req, l, parts), nil
+}
+
+// part is one unit's share of a result.
+type part struct {
+	objects []object.Object // sorted
+	diags   diag.List
+	reads   []string
+}
+
+// restore makes typed objects from what travelled.
+func restore(req Request, r UnitResult) part {
+	p := part{diags: r.Diags, reads: r.Reads}
+	for i := range p.diags {
+		p.diags[i].Origin.Source, p.diags[i].Origin.Revision = req.Source, req.Revision
+	}
+	for _, o := range r.Objects {
+		o.Origin.Source, o.Origin.Revision = req.Source, req.Revision
+		obj, err := decode.Restore(o.APIVersion, o.Ref, o.Written, o.Origin)
+		if err != nil {
+			if !p.diags.HasErrors() {
+				p.diags = append(p.diags, diag.Diagnostic{
+					Severity: diag.Error, Code: "not-decodable", Ref: o.Ref, Origin: o.Origin, Message: "cannot be decoded",
+				})
+			}
+			continue
+		}
+		p.objects = append(p.objects, obj)
+	}
+	slices.SortStableFunc(p.objects, func(a, b object.Object) int { return object.Compare(a.Ref, b.Ref) })
+	return p
+}
+
+// join puts the parts together.
+func join(req Request, l listing, parts []part) Result {
+	var res Result
+	reads := map[string]bool{}
+	for _, r := range l.reads {
+		reads[r] = true
+	}
+	res.Diags = append(res.Diags, l.diags...)
+	n := 0
+	for _, p := range parts {
+		n += len(p.objects)
+	}
+	res.Objects = make([]object.Object, 0, n)
+	for _, p := range parts {
+		res.Objects = append(res.Objects, p.objects...)
+		res.Diags = append(res.Diags, p.diags...)
+		for _, r := range p.reads {
+			reads[r] = true
+		}
+	}
+	slices.SortStableFunc(res.Objects, func(a, b object.Object) int { return object.Compare(a.Ref, b.Ref) })
+	res.Objects, res.Diags = unique(res.Objects, res.Diags)
+	res.Reads = slices.Sorted(maps.Keys(reads))
+	return res
+}
+
+// unique reports objects that are written twice and keeps the first of them.
+func unique(objs []object.Object, list diag.List) ([]object.Object, diag.List) {
+	out := objs[:0]
+	for _, o := range objs {
+		if len(out) > 0 && out[len(out)-1].Ref == o.Ref {
+			first := out[len(out)-1].Origin
+			list = append(list, diag.Diagnostic{
+				Severity: diag.Error, Code: "duplicate-object", Ref: o.Ref, Origin: o.Origin,
+				Message: "is written twice: here and in " + first.String(), Hint: "remove one of them",
+			})
+			continue
+		}
+		out = append(out, o)
+	}
+	return out, list
+}
