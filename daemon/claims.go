@@ -56,3 +56,19 @@ func (c *claims) claim(application string, refs []object.Ref) map[object.Ref]str
 	defer c.mu.Unlock()
 	return c.take(application, refs)
 }
+
+// others returns those of refs that somebody else holds, and takes nothing.
+func (c *claims) others(application string, refs []object.Ref) map[object.Ref]string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out map[object.Ref]string
+	for _, r := range refs {
+		if owner := c.owner[r]; owner != "" && owner != application {
+			if out == nil {
+				out = map[object.Ref]string{}
+			}
+			out[r] = owner
+		}
+	}
+	return out
+}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fairlead-dev/fairlead/plan"
+	"github.com/fairlead-dev/fairlead/render/diag"
 	"github.com/fairlead-dev/fairlead/render/object"
 )
 
@@ -258,4 +259,32 @@ type DownRequest struct {
 type DownResult struct {
 	Applications []ApplicationPlan `json:"applications"`
 	Outcomes     []Outcome         `json:"outcomes,omitempty"`
+}
+
+// Validation is what rendering found, without any engine.
+type Validation struct {
+	Applications []ApplicationValidation `json:"applications"`
+}
+
+// ApplicationValidation is what was found in one application.
+type ApplicationValidation struct {
+	Name     string   `json:"name"`
+	Source   string   `json:"source"`
+	Path     string   `json:"path"`
+	Revision Revision `json:"revision,omitzero"`
+	// Kinds counts the objects by kind.
+	Kinds map[string]int `json:"kinds,omitempty"`
+	Diags diag.List      `json:"diagnostics,omitempty"`
+	// Error says why it could not be rendered at all.
+	Error *Error `json:"error,omitempty"`
+}
+
+// Failed reports whether anything in it is an error.
+func (v Validation) Failed() bool {
+	for _, a := range v.Applications {
+		if a.Error != nil || a.Diags.HasErrors() {
+			return true
+		}
+	}
+	return false
 }

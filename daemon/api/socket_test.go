@@ -81,7 +81,9 @@ var calls = map[string]func(ctx context.Context, b api.Backend) (any, error){
 	"Objects": func(ctx context.Context, b api.Backend) (any, error) {
 		return b.Objects(ctx, api.Query{Kinds: []string{"Deployment"}, Selector: "app=web"})
 	},
-	"Pods":     func(ctx context.Context, b api.Backend) (any, error) { return b.Pods(ctx, api.Query{Namespace: "shop"}) },
+	"Pods": func(ctx context.Context, b api.Backend) (any, error) {
+		return b.Pods(ctx, api.Query{Namespace: "shop"})
+	},
 	"Describe": func(ctx context.Context, b api.Backend) (any, error) { return b.Describe(ctx, web) },
 	"Reconcile": func(ctx context.Context, b api.Backend) (any, error) {
 		return nil, b.Reconcile(ctx, []string{"shop"})

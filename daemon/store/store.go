@@ -27,6 +27,10 @@ type Record struct {
 	// Revision is the last revision of which every step succeeded, and Applied when that was.
 	Revision  string    `json:"revision,omitempty"`
 	AppliedAt time.Time `json:"appliedAt,omitzero"`
+	// DeclaredBy is the application whose objects declare this one; empty for the settings. Orphan says
+	// that what runs stays when the declaration goes.
+	DeclaredBy string `json:"declaredBy,omitempty"`
+	Orphan     bool   `json:"orphan,omitempty"`
 	// Inventory are the objects that were applied and not yet confirmed gone.
 	Inventory []plan.Applied `json:"inventory,omitempty"`
 }

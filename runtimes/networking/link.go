@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -129,6 +128,11 @@ func (n *Network) attach(pid int, uid string, ip netip.Addr) error {
 			return fmt.Errorf("find %s: %w", name, err)
 		}
 	}
+	if alias := n.alias(uid); outside.Attrs().Alias != alias {
+		if err := host.LinkSetAlias(outside, alias); err != nil {
+			return fmt.Errorf("label the link %s: %w", name, err)
+		}
+	}
 	if err := n.plug(host, outside, bridge.Attrs().Index); err != nil {
 		return err
 	}
@@ -138,7 +142,7 @@ func (n *Network) attach(pid int, uid string, ip netip.Addr) error {
 // addPair makes the veth pair, with the peer born inside the pod's namespace.
 func (n *Network) addPair(host *netlink.Handle, ns netns.NsHandle, name, uid string, ip netip.Addr) error {
 	pair := &netlink.Veth{
-		LinkAttrs:        netlink.LinkAttrs{Name: name, MTU: n.opt.MTU, TxQLen: -1, Alias: n.alias(uid)},
+		LinkAttrs:        netlink.LinkAttrs{Name: name, MTU: n.opt.MTU, TxQLen: -1},
 		PeerName:         podInterface,
 		PeerNamespace:    netlink.NsFd(ns),
 		PeerMTU:          uint32(n.opt.MTU),
@@ -308,17 +312,16 @@ func deleteLink(h *netlink.Handle, l netlink.Link) error {
 
 // openNamespace opens the network namespace of a process and makes sure that it is not ours.
 func openNamespace(pid int) (netns.NsHandle, error) {
-	path := fmt.Sprintf("/proc/%d/ns/net", pid)
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/net", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("open the network namespace of process %d: %w", pid, err)
 	}
-	theirs, err := namespaceID(path)
-	var own string
+	var theirs, own unix.Stat_t
+	err = unix.Fstat(fd, &theirs)
 	if err == nil {
-		own, err = namespaceID("/proc/self/ns/net")
+		err = unix.Stat("/proc/self/ns/net", &own)
 	}
-	if err == nil && theirs == own {
+	if err == nil && theirs.Dev == own.Dev && theirs.Ino == own.Ino {
 		err = errors.New("it is the host's")
 	}
 	if err != nil {
@@ -327,8 +330,6 @@ func openNamespace(pid int) (netns.NsHandle, error) {
 	}
 	return netns.NsHandle(fd), nil
 }
-
-func namespaceID(path string) (string, error) { return os.Readlink(path) }
 
 func notFound(err error) bool {
 	var missing netlink.LinkNotFoundError

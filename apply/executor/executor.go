@@ -1,0 +1,223 @@
+// Package executor keeps the pods of one node true to what was asked of it, as a kubelet does: it
+// creates, watches, restarts, updates and deletes them on one Docker engine.
+//
+// Node implements apply.Executor. Every pod has one worker (pod.go), which holds all that is known
+// of the pod, is told of everything that happens, and after each message compares what is with what
+// has to be (advance). Calls to the engine run beside the worker and report back to it, so a worker
+// always hears what happens. Nothing polls: the engine's events, the verdicts of probes and timers
+// drive everything.
+//
+// The engine is the record: labels say what a pod is, and its containers say what became of it. What
+// changes while a pod lives (deadlines, in-place updates) is in small files below StateDir.
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/fairlead-dev/fairlead/plan"
+	"github.com/fairlead-dev/fairlead/render/object"
+	"github.com/fairlead-dev/fairlead/runtimes"
+	"github.com/fairlead-dev/fairlead/runtimes/networking"
+	"github.com/fairlead-dev/fairlead/runtimes/probes"
+	"github.com/fairlead-dev/fairlead/runtimes/volumes"
+)
+
+// Network wires pods. *networking.Network is one.
+type Network interface {
+	// Name is the engine's network that pods with host ports join.
+	Name() string
+	// Ensure makes the network exist.
+	Ensure(ctx context.Context) error
+	// Allocate chooses an address that is not in used.
+	Allocate(used []netip.Addr) (netip.Addr, error)
+	// Attach wires the network namespace of process pid; doing it again changes nothing.
+	Attach(ctx context.Context, pid int, uid string, ip netip.Addr) error
+	// Detach removes a pod's link; a missing one is not an error.
+	Detach(ctx context.Context, uid string) error
+	// Strays removes the links of pods that are not in keep.
+	Strays(ctx context.Context, keep []string) (removed []string, err error)
+}
+
+// Volumes makes what pods mount. *volumes.Volumes is one.
+type Volumes interface {
+	Prepare(ctx context.Context, pod *plan.Pod, uid string, facts volumes.Facts) error
+	Mounts(ctx context.Context, pod *plan.Pod, uid string, c *corev1.Container, expand func(expr string) (string, error)) ([]runtimes.Mount, error)
+	Update(ctx context.Context, pod *plan.Pod, uid string, facts volumes.Facts) (changed []string, err error)
+	Mounted(uid string) (map[object.Ref]string, error)
+	Usage(ctx context.Context, pod *plan.Pod, uid string) (map[string]int64, error)
+	WriteFile(uid, name string, data []byte) (hostPath string, err error)
+	TerminationLog(uid, container string, attempt int) (hostPath string, err error)
+	ReadTerminationLog(uid, container string, attempt int, limit int64) (string, error)
+	Remove(ctx context.Context, uid string) error
+	Strays(ctx context.Context, keep []string) (removed []string, err error)
+}
+
+// Prober makes probes and runs lifecycle hooks. *probes.Runner is one.
+type Prober interface {
+	probes.Prober
+	Hook(ctx context.Context, h *corev1.LifecycleHandler, c *corev1.Container, t probes.Target) error
+}
+
+// Options make a Node.
+type Options struct {
+	// ID names the node, to pods too.
+	ID     plan.NodeID
+	Engine runtimes.Engine
+	// Network may be nil: then pods have a network namespace without any link.
+	Network Network
+	Volumes Volumes
+	// Probes may be nil: then they are made from this machine's network.
+	Probes Prober
+	// StateDir is where the files of pods are kept.
+	StateDir string
+	// ReadOnly makes a Node that looks and changes nothing: no call that changes the engine, no file, no probe.
+	ReadOnly bool
+	// DNS is what pods' resolv.conf files are made from.
+	DNS networking.DNS
+	// HostIPs are the node's addresses, the main one first.
+	HostIPs []string
+	// SeccompDir holds the profiles of seccomp type Localhost.
+	SeccompDir string
+	// DockerConfig is a docker config.json whose auths are used where no imagePullSecret fits; credential
+	// helpers are not run. It may be missing.
+	DockerConfig string
+	// Config looks up a ConfigMap or Secret as it is desired now. It is asked for what a pod needs when the
+	// pod was adopted after a restart, because values are not kept in files. It may be nil.
+	Config func(object.Ref) (plan.Config, bool)
+	// Slots bounds how many containers are created, started or removed at a time; 0 means twice the
+	// engine's processors.
+	Slots int
+	// OnEvent is told what happens to pods, in Kubernetes' words. It must not block.
+	OnEvent func(Event)
+	// OnTrouble is told of errors that concern no pod. It must not block.
+	OnTrouble func(error)
+}
+
+// Node runs pods on one engine. Its methods may be called from any goroutine.
+type Node struct {
+	opt    Options
+	images *images
+	prober Prober
+	probes *probes.Manager
+
+	// ctx ends with Close: nothing new begins. calls ends a while later: what changes the engine may
+	// finish until then.
+	ctx         context.Context
+	cancel      context.CancelFunc
+	calls       context.Context
+	cancelCalls context.CancelFunc
+	wg          sync.WaitGroup
+
+	relist chan struct{} // asks for a complete list
+	synced chan struct{} // closed after the first attempt to list and, where it succeeded, adopt
+
+	mu       sync.Mutex
+	slots    chan struct{}
+	info     runtimes.EngineInfo
+	pods     map[string]*pod // by UID
+	stale    bool
+	state    *plan.NodeState // nil when it has to be built again
+	watchers map[chan struct{}]struct{}
+	closed   bool
+}
+
+// callTimeout bounds every call that changes the engine. An engine that takes longer hangs, and the
+// outcome is unknown: the call is made again, which is safe because names are deterministic.
+const callTimeout = 2 * time.Minute
+
+// closeGrace is how long Close lets calls in flight finish.
+const closeGrace = 10 * time.Second
+
+// New returns a Node that begins to observe and to adopt at once. It fails only when StateDir cannot
+// be used. Close it after use.
+func New(o Options) (*Node, error) {
+	if o.ID == "" || o.Engine == nil || o.Volumes == nil || o.StateDir == "" {
+		return nil, errors.New("a node needs an ID, an engine, volumes and a state directory")
+	}
+	if o.OnEvent == nil {
+		o.OnEvent = func(Event) {}
+	}
+	if o.OnTrouble == nil {
+		o.OnTrouble = func(error) {}
+	}
+	if o.Config == nil {
+		o.Config = func(object.Ref) (plan.Config, bool) { return plan.Config{}, false }
+	}
+	if !o.ReadOnly {
+		if err := os.MkdirAll(filepath.Join(o.StateDir, "pods"), 0o700); err != nil {
+			return nil, fmt.Errorf("make the directory for pods: %w", err)
+		}
+	}
+	n := &Node{
+		opt: o, pods: map[string]*pod{}, watchers: map[chan struct{}]struct{}{}, stale: true,
+		relist: make(chan struct{}, 1), synced: make(chan struct{}),
+		slots: make(chan struct{}, max(o.Slots, 1)),
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.calls, n.cancelCalls = context.WithCancel(context.Background())
+	n.images = newImages(n)
+	n.prober = o.Probes
+	if n.prober == nil {
+		n.prober = probes.NewRunner(n.execForProbe)
+	}
+	n.probes = probes.NewManager(watchedProber{n}, n.onVerdict)
+	n.wg.Go(n.follow)
+	n.wg.Go(n.lists)
+	return n, nil
+}
+
+// Close lets go of the pods: they run on, unwatched. It returns when nothing is under way any more.
+func (n *Node) Close() error {
+	n.mu.Lock()
+	n.closed = true
+	n.mu.Unlock()
+	n.cancel()
+	timer := time.AfterFunc(closeGrace, n.cancelCalls)
+	defer timer.Stop()
+	n.probes.Close()
+	n.wg.Wait()
+	n.cancelCalls()
+	return nil
+}
+
+// errClosed is returned by calls after Close.
+var errClosed = errors.New("the node is closed")
+
+// call returns the context of a call that changes the engine.
+func (n *Node) call() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(n.calls, callTimeout)
+}
+
+// slot waits for one of the node's slots for heavy calls and returns how to give it back.
+func (n *Node) slot(ctx context.Context) (release func(), err error) {
+	n.mu.Lock()
+	slots := n.slots
+	n.mu.Unlock()
+	select {
+	case slots <- struct{}{}:
+		return func() { <-slots }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Slots implements apply.Slots.
+func (n *Node) Slots() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return cap(n.slots)
+}
+
+func (n *Node) execForProbe(ctx context.Context, t probes.Target, cmd []string) (int, []byte, error) {
+	r, err := n.opt.Engine.Exec(ctx, t.ContainerID, cmd, 16<<10)
+	return r.ExitCode, r.Output, err
+}

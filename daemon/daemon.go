@@ -1,0 +1,309 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fairlead-dev/fairlead/apply/executor"
+	"github.com/fairlead-dev/fairlead/daemon/api"
+	"github.com/fairlead-dev/fairlead/daemon/applications"
+	"github.com/fairlead-dev/fairlead/daemon/reconcile"
+	"github.com/fairlead-dev/fairlead/daemon/settings"
+	"github.com/fairlead-dev/fairlead/daemon/store"
+	"github.com/fairlead-dev/fairlead/daemon/telemetry"
+	"github.com/fairlead-dev/fairlead/plan"
+	"github.com/fairlead-dev/fairlead/render/object"
+	"github.com/fairlead-dev/fairlead/render/worker"
+	"github.com/fairlead-dev/fairlead/runtimes"
+	"github.com/fairlead-dev/fairlead/runtimes/networking"
+)
+
+// Mode is how much a System may do.
+type Mode int
+
+// The modes.
+const (
+	// Read only reads: the engine, the sources and the state directory.
+	Read Mode = iota
+	// Once reads until Apply or Down is called.
+	Once
+	// Run reconciles by itself.
+	Run
+)
+
+// Options are what a System is made from.
+type Options struct {
+	Settings settings.Settings
+	Mode     Mode
+	Version  string
+	Log      zerolog.Logger
+}
+
+// System is the daemon: every subsystem is a field.
+type System struct {
+	settings settings.Settings
+	version  string
+	mode     Mode
+	readOnly bool
+	started  time.Time
+	log      zerolog.Logger
+
+	store    *store.Store
+	engine   runtimes.Engine
+	network  *networking.Network
+	node     *executor.Node
+	renderer *worker.Pool
+	planning plan.Options
+	recorder *telemetry.Recorder
+	health   *telemetry.Health
+	events   *events
+	claims   *claims
+
+	wasReconciled atomic.Bool
+
+	planMu  sync.Mutex
+	closers []func() error // undone by Close, last first
+
+	mu           sync.Mutex
+	running      context.Context // nil before Run
+	group        *errgroup.Group
+	applying     bool
+	only         []string // limits a pass to these applications
+	declared     map[string]applications.Declared
+	sources      map[string]*sourceEntry
+	applications map[string]*applicationEntry
+	down         map[string]bool // removed by hand, until somebody asks for a reconciliation
+	seen         map[string]seen
+	held         map[string]string
+	pods         map[string]string // application to what was last seen of its pods
+}
+
+// New puts a System together. It changes nothing on the engine.
+func New(o Options) (_ *System, err error) {
+	s := &System{
+		settings: o.Settings, version: o.Version, mode: o.Mode, readOnly: o.Mode == Read, log: o.Log, started: time.Now(),
+		recorder: telemetry.NewRecorder(o.Version, ""), health: telemetry.NewHealth(telemetry.CheckReconciled, telemetry.CheckEngine),
+		events: newEvents(o.Settings.Events.Keep), claims: newClaims(),
+		declared: map[string]applications.Declared{}, sources: map[string]*sourceEntry{}, applications: map[string]*applicationEntry{},
+		down: map[string]bool{}, seen: map[string]seen{}, held: map[string]string{}, pods: map[string]string{},
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err := s.openStore(); err != nil {
+		return nil, err
+	}
+	key, err := s.store.Key()
+	if err != nil {
+		return nil, err
+	}
+	if key == nil {
+		key = make([]byte, 32) // nothing was ever made here, so nothing on the engine is ours
+	}
+	s.planning = plan.Options{Node: localNode, DigestKey: key}
+	if err := s.openNode(key); err != nil {
+		return nil, err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find the own program for render workers: %w", err)
+	}
+	s.renderer = worker.NewPool(worker.Options{Command: []string{exe, worker.Argument}})
+	s.closers = append(s.closers, s.renderer.Close)
+	return s, s.claimRecorded()
+}
+
+// localNode is the name of the only node.
+const localNode plan.NodeID = "local"
+
+// openStore locks the state directory, or looks into it when it cannot and only reads.
+func (s *System) openStore() error {
+	st, err := store.Open(s.settings.StateDir)
+	if err != nil {
+		if !s.readOnly {
+			return err
+		}
+		st = store.View(s.settings.StateDir)
+		tmp, err := os.MkdirTemp("", "fairlead-read-")
+		if err != nil {
+			return fmt.Errorf("make a directory to read sources in: %w", err)
+		}
+		s.settings.SourceDir = tmp
+		s.closers = append(s.closers, func() error { return os.RemoveAll(tmp) })
+	}
+	s.store = st
+	s.closers = append(s.closers, st.Close)
+	if s.settings.SourceDir == "" {
+		s.settings.SourceDir = filepath.Join(s.settings.StateDir, "sources")
+	}
+	return nil
+}
+
+// claimRecorded gives every application what it had applied before this start.
+func (s *System) claimRecorded() error {
+	names, err := s.store.Applications()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		r, err := s.store.Load(name)
+		if err != nil {
+			continue // the application's worker reports it
+		}
+		refs := make([]object.Ref, 0, len(r.Inventory))
+		for _, o := range r.Inventory {
+			refs = append(refs, o.Ref)
+		}
+		s.claims.hold(name, refs)
+	}
+	return nil
+}
+
+// Run works until ctx ends: it looks at the sources, and in mode Run reconciles the applications. What
+// runs on the engine goes on running afterwards.
+func (s *System) Run(ctx context.Context) error {
+	group, running := errgroup.WithContext(ctx)
+	s.mu.Lock()
+	s.running, s.group, s.applying = running, group, s.mode == Run
+	s.mu.Unlock()
+	group.Go(func() error { <-running.Done(); return nil })
+	if !s.readOnly {
+		group.Go(func() error { return s.node.Watch(running, s.nodeChanged) })
+	}
+	declared, found := s.settings.Declared()
+	for _, d := range found {
+		s.log.Warn().Msg(d.String())
+	}
+	s.declare(bySettings, declared)
+	s.mu.Lock()
+	none := len(s.applications) == 0
+	s.mu.Unlock()
+	if none {
+		s.health.Set(telemetry.CheckReconciled, nil)
+	}
+	err := group.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// Serve answers requests on a listener until ctx ends.
+func (s *System) Serve(ctx context.Context, l net.Listener) error {
+	return api.NewServer(s).Serve(ctx, l)
+}
+
+// ServeHealth answers /healthz, /readyz and /metrics on a listener until ctx ends.
+func (s *System) ServeHealth(ctx context.Context, l net.Listener) error {
+	return telemetry.Serve(ctx, l, telemetry.Handler(s.recorder, s.health, func() error { return nil }))
+}
+
+// beginApplying starts the workers of the applications, in a System that only read until now.
+func (s *System) beginApplying(only []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.applying {
+		return
+	}
+	s.applying, s.only = true, only
+	for _, e := range s.applications {
+		e.worker.Configure(s.config(*e))
+		if !e.unstarted {
+			s.runApplication(e)
+		}
+	}
+}
+
+func (s *System) isApplying() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.applying
+}
+
+// nodeChanged wakes the applications whose pods changed.
+func (s *System) nodeChanged() {
+	state := s.observe(context.Background())
+	now := map[string]string{}
+	groups := map[telemetry.PodGroup]int{}
+	for _, p := range state.Pods {
+		now[p.Application] += signature(p)
+		groups[telemetry.PodGroup{Application: p.Application, Phase: string(p.Phase)}]++
+	}
+	s.recorder.SetPods(groups)
+	s.recorder.SetEngineUp(state.Node, !state.Stale)
+	s.mu.Lock()
+	for name, e := range s.applications {
+		if before, known := s.pods[name]; now[name] != before || !known || state.Stale {
+			e.worker.Poke()
+		}
+	}
+	s.pods = now
+	s.mu.Unlock()
+	s.events.touch()
+}
+
+// signature is everything of a pod that a plan can depend on.
+func signature(p plan.ObservedPod) string {
+	var b strings.Builder
+	fmt.Fprint(&b, p.PodKey, p.UID, p.Template, p.Phase, p.Ready, p.Terminating, p.Reason, p.Finished, p.Mounted)
+	for _, c := range p.Containers {
+		fmt.Fprint(&b, c.Name, c.ID, c.State, c.Ready, c.Restarts, c.ExitCode, c.Reason, c.Resources)
+	}
+	return b.String()
+}
+
+// reconciledOnce says that the daemon is ready as soon as every application was looked at.
+func (s *System) reconciledOnce() {
+	if s.wasReconciled.Load() {
+		return
+	}
+	for _, st := range s.statuses() {
+		if st.Pass == 0 {
+			return
+		}
+	}
+	s.wasReconciled.Store(true)
+	s.health.Set(telemetry.CheckReconciled, nil)
+}
+
+// lookup returns the data of a ConfigMap or Secret that any application has, for substitutions.
+func (s *System) lookup(ref applications.Ref) (map[string][]byte, bool) {
+	key := object.Ref{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}
+	for _, st := range s.statuses() {
+		if c, ok := st.Desired.Configs[key]; ok {
+			return c.Data, true
+		}
+	}
+	return nil, false
+}
+
+func (s *System) secretData(namespace, name string) (map[string][]byte, bool) {
+	return s.lookup(applications.Ref{Kind: "Secret", Namespace: namespace, Name: name})
+}
+
+// removeNetwork removes the pods' network.
+func (s *System) removeNetwork(ctx context.Context) error { return s.network.Destroy(ctx) }
+
+// Close releases everything. Containers go on running.
+func (s *System) Close() error {
+	var errs []error
+	for _, c := range slices.Backward(s.closers) {
+		errs = append(errs, c())
+	}
+	s.closers = nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,269 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+
+	"github.com/fairlead-dev/fairlead/daemon/api"
+	"github.com/fairlead-dev/fairlead/daemon/applications"
+	"github.com/fairlead-dev/fairlead/daemon/reconcile"
+	"github.com/fairlead-dev/fairlead/render"
+	"github.com/fairlead-dev/fairlead/render/diag"
+	"github.com/fairlead-dev/fairlead/render/object"
+)
+
+// bySettings is the declarer of what the settings file or the command line names.
+const bySettings = ""
+
+// sourceEntry is a source that is looked at.
+type sourceEntry struct {
+	decl    applications.Source
+	worker  *reconcile.Source
+	stop    func()
+	problem string // why there is no worker
+}
+
+// applicationEntry is an application that is reconciled.
+type applicationEntry struct {
+	decl       applications.Application
+	declaredBy string
+	worker     *reconcile.Application
+	cache      *render.Cache
+	planCache  *render.Cache // of plans that are only shown; guarded by System.planMu
+	stop       func()
+	unstarted  bool // its worker waits for a decision
+	removed    bool // no longer declared; its worker deletes what it owns, then ends
+}
+
+// declare replaces what one declarer declares, and starts, changes and removes workers accordingly.
+// What is missing from an incomplete declaration stays as it is.
+func (s *System) declare(by string, d applications.Declared) diag.List {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d.Incomplete {
+		d = merged(s.declared[by], d)
+	}
+	s.declared[by] = d
+	return s.sync()
+}
+
+// merged returns next with what only before had.
+func merged(before, next applications.Declared) applications.Declared {
+	for _, src := range before.Sources {
+		if !slices.ContainsFunc(next.Sources, func(o applications.Source) bool { return o.Name == src.Name }) {
+			next.Sources = append(next.Sources, src)
+		}
+	}
+	for _, app := range before.Applications {
+		if !slices.ContainsFunc(next.Applications, func(o applications.Application) bool { return o.Name == app.Name }) {
+			next.Applications = append(next.Applications, app)
+		}
+	}
+	return next
+}
+
+// sync brings the workers to what is declared. The caller holds s.mu.
+func (s *System) sync() diag.List {
+	var found diag.List
+	declarers := make([]string, 0, len(s.declared))
+	for by := range s.declared {
+		declarers = append(declarers, by)
+	}
+	slices.Sort(declarers)
+
+	wantSources := map[string]applications.Source{}
+	wantApplications := map[string]applicationEntry{}
+	for _, by := range declarers {
+		for _, src := range s.declared[by].Sources {
+			if _, taken := wantSources[src.Name]; !taken {
+				wantSources[src.Name] = src
+			}
+		}
+		for _, app := range s.declared[by].Applications {
+			if first, taken := wantApplications[app.Name]; taken {
+				found = append(found, diag.Diagnostic{
+					Severity: diag.Error, Code: "application-declared-twice", Ref: app.Ref, Origin: app.Origin,
+					Message: fmt.Sprintf("application %s is declared by %s already", app.Name, declarer(first.declaredBy)),
+					Hint:    "rename one of them",
+				})
+				continue
+			}
+			wantApplications[app.Name] = applicationEntry{decl: app, declaredBy: by}
+		}
+	}
+	for name, have := range s.sources {
+		want, stays := wantSources[name]
+		if !stays || !sameSource(have.decl, want) {
+			have.stop()
+			delete(s.sources, name)
+		}
+	}
+	for name, want := range wantSources {
+		if _, have := s.sources[name]; !have {
+			s.sources[name] = s.startSource(want)
+		}
+	}
+	for name, have := range s.applications {
+		want, stays := wantApplications[name]
+		switch {
+		case !stays && s.declared[have.declaredBy].Incomplete:
+		case !stays:
+			have.removed = true
+			have.worker.Configure(s.config(*have))
+		case have.removed || !reflect.DeepEqual(have.decl, want.decl) || have.declaredBy != want.declaredBy:
+			have.decl, have.declaredBy, have.removed = want.decl, want.declaredBy, false
+			have.worker.Configure(s.config(*have))
+		}
+	}
+	for name, want := range wantApplications {
+		if _, have := s.applications[name]; !have {
+			s.startApplication(want)
+		}
+	}
+	return found
+}
+
+func declarer(by string) string {
+	if by == bySettings {
+		return "the settings"
+	}
+	return "application " + by
+}
+
+// sameSource reports whether the source of a can go on serving b.
+func sameSource(a, b applications.Source) bool {
+	// Where it is declared, and what is wrong with it, changes nothing in how it is fetched.
+	a.Origin, b.Origin = object.Origin{}, object.Origin{}
+	a.Findings, b.Findings = nil, nil
+	a.Requested, b.Requested = "", ""
+	return reflect.DeepEqual(a, b)
+}
+
+// startSource makes the worker of a source and, in a running system, starts it. The caller holds s.mu.
+func (s *System) startSource(decl applications.Source) *sourceEntry {
+	e := &sourceEntry{decl: decl, stop: func() {}}
+	source, err := s.openSource(decl)
+	if err != nil {
+		e.problem = err.Error()
+		return e
+	}
+	interval := decl.Interval
+	if interval <= 0 {
+		interval = s.settings.Defaults.Interval
+	}
+	e.worker = reconcile.NewSource(reconcile.SourceConfig{
+		Name: decl.Name, Interval: interval, Timeout: decl.Repository.Timeout, Suspend: decl.Suspend,
+	}, source, s.sourceChanged, s.recorder.Fetched)
+	e.stop = s.start(func(ctx context.Context) error {
+		defer e.worker.Close()
+		return e.worker.Run(ctx)
+	})
+	return e
+}
+
+// startApplication makes the worker of an application and, in a running system, starts it. The caller holds s.mu.
+func (s *System) startApplication(e applicationEntry) {
+	entry := &e
+	entry.cache = render.NewCache()
+	entry.worker = reconcile.NewApplication(s.config(e), (*world)(s), s.store, s.planning)
+	entry.stop = func() {}
+	s.applications[e.decl.Name] = entry
+	if s.applying && !entry.unstarted {
+		s.runApplication(entry)
+	}
+}
+
+// runApplication starts the worker of an application. The caller holds s.mu.
+func (s *System) runApplication(entry *applicationEntry) {
+	name := entry.decl.Name
+	entry.stop = s.start(func(ctx context.Context) error {
+		err := entry.worker.Run(ctx)
+		if entry.worker.Status().Ended {
+			s.ended(name, entry)
+		}
+		return err
+	})
+}
+
+// ended forgets an application that is gone.
+func (s *System) ended(name string, entry *applicationEntry) {
+	s.claims.hold(name, nil)
+	s.mu.Lock()
+	if s.applications[name] == entry {
+		delete(s.applications, name)
+		s.sync() // it may have been declared again meanwhile
+	}
+	s.mu.Unlock()
+	s.events.add(api.Event{Type: api.Normal, Reason: "ApplicationRemoved", Application: name, Message: "everything of application " + name + " is gone"})
+}
+
+// config is how an application is reconciled. The caller holds s.mu.
+func (s *System) config(e applicationEntry) reconcile.Config {
+	d := e.decl
+	c := reconcile.Config{
+		Application: d.Application, Render: d.Render, RetryInterval: d.RetryInterval, Timeout: d.Timeout,
+		Suspend: d.Suspend || s.down[d.Name] || !s.selected(d.Name), Manual: d.Manual, DependsOn: d.DependsOn,
+		DeclaredBy: e.declaredBy, Removed: e.removed, Orphan: d.DeletionPolicy == applications.Orphan,
+	}
+	if c.RetryInterval <= 0 {
+		c.RetryInterval = s.settings.Defaults.RetryInterval
+	}
+	c.Render.AllowUnsupported = c.Render.AllowUnsupported || s.settings.AllowUnsupported
+	return c
+}
+
+// selected reports whether a pass that was limited to some applications includes name.
+func (s *System) selected(name string) bool {
+	return len(s.only) == 0 || slices.Contains(s.only, name)
+}
+
+// sourceChanged wakes the applications of a source.
+func (s *System) sourceChanged(st reconcile.SourceStatus) {
+	log := s.log.With().Str("source", st.Name).Logger()
+	switch {
+	case st.Err != nil:
+		log.Warn().Err(st.Err).Int("failures", st.Failures).Msg("fetch failed; what was fetched before stays in force")
+		s.events.add(api.Event{Type: api.Warning, Reason: "FetchFailed", Source: st.Name, Message: st.Err.Error()})
+	default:
+		log.Info().Str("revision", st.Snapshot.Revision.Short()).Str("history", string(st.Snapshot.History)).Msg("new revision: " + firstLine(st.Snapshot.Message))
+		e := api.Event{Type: api.Normal, Reason: "Fetched", Source: st.Name, Revision: string(st.Snapshot.Revision), Message: "fetched " + st.Snapshot.Revision.Short() + " " + firstLine(st.Snapshot.Message)}
+		if note := historyNote(st.Snapshot.History); note != "" {
+			e.Type, e.Reason, e.Message = api.Warning, "HistoryChanged", st.Snapshot.Revision.Short()+": "+note
+		}
+		s.events.add(e)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.applications {
+		if e.decl.Source == st.Name {
+			e.worker.Poke()
+		}
+	}
+}
+
+// declarations returns what an application's objects declare.
+func (s *System) declarations(objects []object.Object) (applications.Declared, diag.List) {
+	if !slices.ContainsFunc(objects, func(o object.Object) bool { return applications.IsDeclaration(o.Ref) }) {
+		return applications.Declared{}, nil
+	}
+	s.mu.Lock()
+	also := s.declared[bySettings]
+	s.mu.Unlock()
+	return applications.Read(objects, s.secretData, also)
+}
+
+// start runs f until the returned function is called or the system ends; a system that does not run starts nothing.
+func (s *System) start(f func(ctx context.Context) error) (stop func()) {
+	if s.running == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(s.running)
+	done := make(chan struct{})
+	s.group.Go(func() error {
+		defer close(done)
+		return f(ctx)
+	})
+	return cancel
+}

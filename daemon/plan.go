@@ -1,0 +1,202 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/daemon/api"
+	"github.com/fairlead-dev/fairlead/daemon/reconcile"
+	"github.com/fairlead-dev/fairlead/plan"
+	"github.com/fairlead-dev/fairlead/render"
+	"github.com/fairlead-dev/fairlead/render/diag"
+	"github.com/fairlead-dev/fairlead/render/object"
+)
+
+// Plan fetches, renders, observes and computes, and changes nothing.
+func (s *System) Plan(ctx context.Context, r api.PlanRequest, on func(api.Event)) (api.PlanResult, error) {
+	s.planMu.Lock()
+	defer s.planMu.Unlock()
+	result := api.PlanResult{Format: api.PlanFormat, Version: s.version, Created: time.Now().UTC(), Applications: []api.ApplicationPlan{}}
+	if err := s.fetchAll(ctx, on); err != nil {
+		return result, err
+	}
+	at := map[string]reconcile.SourceStatus{}
+	if r.Ref != "" {
+		var err error
+		if at, err = s.fetchRef(ctx, r.Ref); err != nil {
+			return result, err
+		}
+	}
+	looked := map[string]reconcile.Status{}
+	for {
+		// Looking at one application may declare others.
+		var next []*applicationEntry
+		s.mu.Lock()
+		for name, e := range s.applications {
+			if _, done := looked[name]; !done && !e.removed {
+				next = append(next, e)
+			}
+		}
+		s.mu.Unlock()
+		if len(next) == 0 {
+			break
+		}
+		for _, e := range next {
+			if ctx.Err() != nil {
+				return result, ctx.Err()
+			}
+			name := e.decl.Name
+			if on != nil {
+				on(api.Event{Time: time.Now(), Type: api.Normal, Reason: "Planning", Application: name, Message: "planning " + name})
+			}
+			looked[name] = s.look(ctx, e, at)
+		}
+	}
+	if err := known(looked, r.Applications); err != nil {
+		return result, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(looked)) {
+		if len(r.Applications) == 0 || slices.Contains(r.Applications, name) {
+			result.Applications = append(result.Applications, s.planned(looked[name]))
+		}
+	}
+	return result, nil
+}
+
+func known(looked map[string]reconcile.Status, names []string) error {
+	for _, n := range names {
+		if _, ok := looked[n]; !ok {
+			return fmt.Errorf("%w: application %s; there are: %s", api.ErrNotFound, n, strings.Join(slices.Sorted(maps.Keys(looked)), ", "))
+		}
+	}
+	return nil
+}
+
+// planned returns an application's plan as the read model has it.
+func (s *System) planned(st reconcile.Status) api.ApplicationPlan {
+	src, _ := s.source(st.Config.Source)
+	p := api.ApplicationPlan{
+		Name: st.Config.Name, Source: st.Config.Source, Path: st.Config.Path,
+		From: revisionOf(st.Applied, src.Snapshot), To: revisionOf(string(st.Revision), src.Snapshot), Plan: st.Plan,
+	}
+	p.Plan.Diags = st.Diags
+	if st.Health == reconcile.Failed && !st.Diags.HasErrors() {
+		p.Error = &api.Error{Code: api.CodeFailed, Message: st.Reason + ": " + st.Detail}
+	}
+	return p
+}
+
+// fetchAll fetches every source. What fails is in the source's status.
+func (s *System) fetchAll(ctx context.Context, on func(api.Event)) error {
+	s.mu.Lock()
+	entries := slices.Collect(maps.Values(s.sources))
+	s.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, e := range entries {
+		if e.worker == nil {
+			continue
+		}
+		if on != nil {
+			on(api.Event{Time: time.Now(), Type: api.Normal, Reason: "Fetching", Source: e.decl.Name, Message: "fetching " + location(e.decl)})
+		}
+		wg.Go(func() { _ = e.worker.Fetch(ctx) }) // the status keeps the error
+	}
+	wg.Wait()
+	return ctx.Err()
+}
+
+// fetchRef fetches another reference of every source.
+func (s *System) fetchRef(ctx context.Context, ref string) (map[string]reconcile.SourceStatus, error) {
+	s.mu.Lock()
+	entries := maps.Clone(s.sources)
+	s.mu.Unlock()
+	out := map[string]reconcile.SourceStatus{}
+	var failed []error
+	for name, e := range entries {
+		source, err := s.openSourceAt(e.decl, ref)
+		if errors.Is(err, errNoReferences) {
+			continue
+		}
+		st := reconcile.SourceStatus{Name: name, Err: err}
+		if err == nil {
+			st.Snapshot, st.Err = source.Fetch(ctx, "")
+			// What was read lazily is read before the source is closed at the end of the plan.
+			s.closers = append(s.closers, source.Close)
+		}
+		if st.Err != nil {
+			failed = append(failed, fmt.Errorf("source %s at %s: %w", name, ref, st.Err))
+			continue
+		}
+		out[name] = st
+	}
+	if len(out) == 0 {
+		if len(failed) == 0 {
+			return nil, fmt.Errorf("%w: no source has references: a directory is read as it is", api.ErrInvalid)
+		}
+		return nil, errors.Join(failed...)
+	}
+	return out, nil
+}
+
+// look plans one application beside its worker.
+func (s *System) look(ctx context.Context, e *applicationEntry, at map[string]reconcile.SourceStatus) reconcile.Status {
+	s.mu.Lock()
+	c := s.config(*e)
+	if e.planCache == nil {
+		e.planCache = render.NewCache()
+	}
+	s.mu.Unlock()
+	start := time.Now()
+	st := reconcile.NewApplication(c, &onlooker{world: (*world)(s), at: at, cache: e.planCache}, s.store, s.planning).Look(ctx)
+	s.recorder.PlanDone(c.Name, time.Since(start))
+	return st
+}
+
+// onlooker is a world in which nothing can be changed.
+type onlooker struct {
+	*world
+	at    map[string]reconcile.SourceStatus
+	cache *render.Cache
+}
+
+// Source prefers the sources at another reference.
+func (o *onlooker) Source(name string) (reconcile.SourceStatus, bool) {
+	if st, ok := o.at[name]; ok {
+		return st, true
+	}
+	return o.world.Source(name)
+}
+
+// Render renders with a cache of its own.
+func (o *onlooker) Render(ctx context.Context, application string, r render.Request, changed []string) (render.Result, error) {
+	return o.system().render(ctx, o.cache, application, r, changed)
+}
+
+// Declared takes declarations over only where no worker does.
+func (o *onlooker) Declared(application string, objects []object.Object) diag.List {
+	s := o.system()
+	if s.isApplying() || len(o.at) > 0 {
+		_, found := s.declarations(objects)
+		return found
+	}
+	return o.world.Declared(application, objects)
+}
+
+// Claims tells what others hold and takes nothing.
+func (o *onlooker) Claims(application string, refs []object.Ref) map[object.Ref]string {
+	return o.system().claims.others(application, refs)
+}
+
+// Walk refuses.
+func (o *onlooker) Walk(context.Context, plan.Plan) reconcile.Report {
+	return reconcile.Report{Err: errors.New("a plan that is only shown is not carried out")}
+}
+
+// Changed tells nobody.
+func (o *onlooker) Changed(reconcile.Status) {}

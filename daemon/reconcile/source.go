@@ -1,0 +1,201 @@
+// Package reconcile is the loop: it wakes, fetches, renders, observes, computes a plan, has it carried
+// out, records what was applied, and waits for the next reason to wake. Every source and every
+// application has a worker of its own, so that one that fails never holds up another.
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/sources"
+)
+
+// SourceConfig is how a source is polled.
+type SourceConfig struct {
+	Name string
+	// Interval is the time between two looks; each is moved by up to a tenth of it, so that many
+	// daemons do not ask one server at once. 0 never looks by itself.
+	Interval time.Duration
+	// Timeout bounds one fetch; 0 means one minute.
+	Timeout time.Duration
+	// Suspend keeps the last snapshot and asks for no other.
+	Suspend bool
+}
+
+// SourceStatus is what is known of a source.
+type SourceStatus struct {
+	Name     string
+	Snapshot sources.Snapshot // zero before the first fetch
+	Fetched  time.Time        // when it last answered
+	Err      error            // why the last fetch failed; nil when it did not
+	Failures int              // fetches failed in a row
+	Next     time.Time        // when it is asked again; zero when only on request
+}
+
+// Source keeps the newest snapshot of one source.
+type Source struct {
+	config SourceConfig
+	source sources.Source
+	poke   chan struct{}
+	// changed is told of every new snapshot and of every fetch that failed; observed of every fetch.
+	changed  func(SourceStatus)
+	observed func(name string, took time.Duration, err error)
+
+	mu     sync.Mutex
+	status SourceStatus
+	// waiters are closed after the next fetch that starts.
+	waiters []chan struct{}
+}
+
+// NewSource returns a source that is not looked at before Run or Fetch. changed is called from Run's
+// goroutine and must not block; both functions may be nil.
+func NewSource(config SourceConfig, source sources.Source, changed func(SourceStatus), observed func(string, time.Duration, error)) *Source {
+	if config.Timeout <= 0 {
+		config.Timeout = time.Minute
+	}
+	return &Source{
+		config: config, source: source, changed: changed, observed: observed,
+		poke:   make(chan struct{}, 1),
+		status: SourceStatus{Name: config.Name},
+	}
+}
+
+// Status returns what is known now.
+func (s *Source) Status() SourceStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status
+}
+
+// Poke asks Run to fetch now. It never blocks; pokes that come while a fetch is due are one.
+func (s *Source) Poke() {
+	select {
+	case s.poke <- struct{}{}:
+	default:
+	}
+}
+
+// Fetch asks Run to fetch and waits until that is done; it returns the error of the fetch.
+func (s *Source) Fetch(ctx context.Context) error {
+	done := make(chan struct{})
+	s.mu.Lock()
+	s.waiters = append(s.waiters, done)
+	s.mu.Unlock()
+	s.Poke()
+	select {
+	case <-done:
+		return s.Status().Err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Run fetches until ctx ends: at once, at every interval, when poked, and, for a source that watches
+// itself, when it changes. After a failure it tries again sooner: after 1 s, 2 s, 4 s … up to the interval.
+func (s *Source) Run(ctx context.Context) error {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	if w, ok := s.source.(sources.Watcher); ok && !s.config.Suspend {
+		watching.Go(func() {
+			for ctx.Err() == nil {
+				if err := w.Watch(ctx, s.Poke); err != nil && ctx.Err() == nil {
+					sleep(ctx, time.Second)
+				}
+			}
+		})
+	}
+	for {
+		next := s.fetch(ctx)
+		var due <-chan time.Time
+		if next > 0 {
+			due = time.After(next)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-due:
+		case <-s.poke:
+		}
+	}
+}
+
+// fetch looks once and returns the time until the next look; 0 for none.
+func (s *Source) fetch(ctx context.Context) time.Duration {
+	s.mu.Lock()
+	before, waiters := s.status, s.waiters
+	s.waiters = nil
+	s.mu.Unlock()
+	defer func() {
+		for _, w := range waiters {
+			close(w)
+		}
+	}()
+	if s.config.Suspend && before.Snapshot.Revision != "" {
+		return 0
+	}
+	fetchCtx, cancel := context.WithTimeout(ctx, s.config.Timeout)
+	defer cancel()
+	start := time.Now()
+	snapshot, err := s.source.Fetch(fetchCtx, before.Snapshot.Revision)
+	if ctx.Err() != nil {
+		return 0
+	}
+	unchanged := errors.Is(err, sources.ErrUnchanged)
+	if unchanged {
+		err = nil
+	}
+	after := before
+	after.Err = err
+	next := s.config.Interval
+	if err != nil {
+		after.Failures++
+		next = backoff(after.Failures, s.config.Interval)
+	} else {
+		after.Failures = 0
+		after.Fetched = time.Now()
+		if !unchanged {
+			after.Snapshot = snapshot
+		}
+	}
+	if next > 0 && err == nil {
+		next += time.Duration((rand.Float64() - 0.5) / 5 * float64(next))
+	}
+	after.Next = time.Time{}
+	if next > 0 {
+		after.Next = time.Now().Add(next)
+	}
+	if s.observed != nil {
+		s.observed(s.config.Name, time.Since(start), err)
+	}
+	s.mu.Lock()
+	s.status = after
+	s.mu.Unlock()
+	if s.changed != nil && (err != nil || !unchanged || before.Err != nil) {
+		s.changed(after)
+	}
+	return next
+}
+
+// Close releases the source.
+func (s *Source) Close() error { return s.source.Close() }
+
+// backoff returns 1 s doubled for every failure after the first, at most limit (one minute without a limit).
+func backoff(failures int, limit time.Duration) time.Duration {
+	if limit <= 0 {
+		limit = time.Minute
+	}
+	d := time.Second << min(max(failures-1, 0), 10)
+	return min(d, limit)
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
