@@ -263,7 +263,7 @@ func (s *System) Down(ctx context.Context, r api.DownRequest, on func(api.Event)
 		result.Outcomes = append(result.Outcomes, o)
 	}
 	if err == nil && all && len(s.observe(ctx).Pods) == 0 {
-		err = s.removeNetwork(ctx)
+		err = s.removeGround(ctx)
 	}
 	if on != nil && err == nil {
 		on(api.Event{Time: time.Now(), Type: api.Normal, Reason: "Down", Message: fmt.Sprintf("%d applications are gone", len(names))})

@@ -28,6 +28,7 @@ import (
 	"github.com/fairlead-dev/fairlead/render/worker"
 	"github.com/fairlead-dev/fairlead/runtimes"
 	"github.com/fairlead-dev/fairlead/runtimes/networking"
+	"github.com/fairlead-dev/fairlead/runtimes/volumes"
 )
 
 // Mode is how much a System may do.
@@ -63,6 +64,7 @@ type System struct {
 	store    *store.Store
 	engine   runtimes.Engine
 	network  *networking.Network
+	volumes  *volumes.Volumes
 	node     *executor.Node
 	renderer *worker.Pool
 	planning plan.Options
@@ -295,8 +297,10 @@ func (s *System) secretData(namespace, name string) (map[string][]byte, bool) {
 	return s.lookup(applications.Ref{Kind: "Secret", Namespace: namespace, Name: name})
 }
 
-// removeNetwork removes the pods' network.
-func (s *System) removeNetwork(ctx context.Context) error { return s.network.Destroy(ctx) }
+// removeGround removes what pods stood on when none is left: their network and the directories for volumes.
+func (s *System) removeGround(ctx context.Context) error {
+	return errors.Join(s.network.Destroy(ctx), s.volumes.Destroy())
+}
 
 // Close releases everything. Containers go on running.
 func (s *System) Close() error {

@@ -73,6 +73,34 @@ func New(o Options) (*Volumes, error) {
 	return v, nil
 }
 
+// View looks at the volumes that are there and makes none: only Mounted and Usage may be called.
+func View(o Options) *Volumes { return &Volumes{disk: o.Dir, memory: o.TmpfsDir} }
+
+// Destroy removes everything, the two directories too, when no pod is left: with volumes of a pod in
+// them it is an error, and they stay.
+func (v *Volumes) Destroy() error {
+	for _, root := range []string{v.disk, v.memory} {
+		entries, err := os.ReadDir(filepath.Join(root, "pods"))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove the directory for volumes: %w", err)
+		}
+		if len(entries) > 0 {
+			return fmt.Errorf("remove the directory for volumes: %s still holds those of %d pods", root, len(entries))
+		}
+	}
+	for _, root := range []string{v.disk, v.memory} {
+		if mounted, err := isMountPoint(root); err == nil && mounted {
+			if err := unix.Unmount(root, 0); err != nil {
+				return fmt.Errorf("unmount %s: %w", root, err)
+			}
+		}
+		if err := os.RemoveAll(root); err != nil {
+			return fmt.Errorf("remove the directory for volumes: %w", err)
+		}
+	}
+	return nil
+}
+
 // privateDir makes a directory for root only and returns its path without symlinks.
 func privateDir(dir string) (string, error) {
 	if !filepath.IsAbs(dir) {

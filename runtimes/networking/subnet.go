@@ -1,0 +1,62 @@
+package networking
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// DefaultSubnets are the subnets that FreeSubnet is usually asked for: 10.90.0.0/16 to 10.99.0.0/16.
+func DefaultSubnets() []netip.Prefix {
+	var out []netip.Prefix
+	for i := range 10 {
+		out = append(out, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(90 + i), 0, 0}), 16))
+	}
+	return out
+}
+
+// FreeSubnet returns the first of candidates that overlaps with no route of this machine. A bridge of
+// that name that is there already decides: its subnet stays.
+func FreeSubnet(bridge string, candidates []netip.Prefix) (netip.Prefix, error) {
+	routes, err := netlink.RouteList(nil, unix.AF_INET)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("read the routes of this machine: %w", err)
+	}
+	index := -1
+	if l, err := netlink.LinkByName(bridge); err == nil {
+		index = l.Attrs().Index
+	}
+	var used []netip.Prefix
+	for _, r := range routes {
+		if r.Dst == nil {
+			continue
+		}
+		addr, ok := netip.AddrFromSlice(r.Dst.IP.To4())
+		bits, _ := r.Dst.Mask.Size()
+		if !ok || bits == 0 {
+			continue // the default route is everywhere
+		}
+		p := netip.PrefixFrom(addr, bits)
+		if r.LinkIndex == index && r.Scope == netlink.SCOPE_LINK {
+			return p, nil
+		}
+		used = append(used, p)
+	}
+	return firstFree(candidates, used)
+}
+
+func firstFree(candidates, used []netip.Prefix) (netip.Prefix, error) {
+next:
+	for _, c := range candidates {
+		for _, u := range used {
+			if c.Overlaps(u) {
+				continue next
+			}
+		}
+		return c, nil
+	}
+	return netip.Prefix{}, errors.New("every subnet for pods is in use on this machine: choose one with network.cidr in the settings")
+}
