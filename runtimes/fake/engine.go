@@ -1,0 +1,259 @@
+// Package fake is a container engine in memory for tests. It keeps state as a real engine does,
+// runs processes that do what the test says, and breaks on command.
+//
+// Time goes through package time and everything that a test waits for can be waited for in a
+// synctest bubble. IDs and PIDs are the same in every run that makes the same calls.
+package fake
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/plan"
+	"github.com/fairlead-dev/fairlead/runtimes"
+)
+
+// SandboxImageID is the id of the sandbox image of every fake engine.
+const SandboxImageID = "sha256:00000000000000000000000000000000000000000000000000000000005a0db0"
+
+// Engine is a runtimes.Engine in memory. Its methods may be called from any goroutine.
+type Engine struct {
+	mu         sync.Mutex
+	info       runtimes.EngineInfo
+	containers map[string]*container // by id
+	images     map[string]*image     // by reference and by id
+	subs       map[*subscriber]struct{}
+	faults     []*fault
+	calls      []Call
+	changed    chan struct{} // closed and made anew by every change
+	made       int
+	pids       int
+	down       bool
+	dropEvents bool
+	closed     bool
+}
+
+var _ runtimes.Engine = (*Engine)(nil)
+
+// New returns an engine without containers; the only image it knows is the sandbox's.
+func New() *Engine {
+	e := &Engine{
+		info: runtimes.EngineInfo{
+			Name: "fake", Version: "20.10.24", APIVersion: "1.41", CPUs: 2, MemoryBytes: 8 << 30, Root: "/var/lib/fake",
+		},
+		containers: map[string]*container{},
+		images:     map[string]*image{},
+		subs:       map[*subscriber]struct{}{},
+		changed:    make(chan struct{}),
+		pids:       1000,
+	}
+	return e
+}
+
+// container is one container, ours or not.
+type container struct {
+	runtimes.Container
+	spec    runtimes.ContainerSpec
+	name    string
+	foreign bool
+	process Process
+	lines   []line
+	timer   *time.Timer // ends the process by itself
+	stop    *time.Timer // ends the process after a signal
+}
+
+// Name returns the name that the engine gives to a container of that identity.
+func Name(id runtimes.Identity) string {
+	return fmt.Sprintf("fl_%s_%s_%s_%s_%d", id.Container, id.Pod.Name, id.Pod.Namespace, id.UID, id.Attempt)
+}
+
+// SetInfo replaces what Info returns.
+func (e *Engine) SetInfo(info runtimes.EngineInfo) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.info = info
+}
+
+// Info implements runtimes.Engine.
+func (e *Engine) Info(ctx context.Context) (runtimes.EngineInfo, error) {
+	var info runtimes.EngineInfo
+	err := e.call(ctx, Call{Kind: CallInfo}, func() error {
+		info = e.info
+		return nil
+	})
+	return info, err
+}
+
+// List implements runtimes.Engine. The containers are sorted by creation.
+func (e *Engine) List(ctx context.Context) ([]runtimes.Container, error) {
+	var list []runtimes.Container
+	err := e.call(ctx, Call{Kind: CallList}, func() error {
+		for _, c := range e.sorted() {
+			if !c.foreign {
+				list = append(list, c.Container)
+			}
+		}
+		return nil
+	})
+	return list, err
+}
+
+// Inspect implements runtimes.Engine.
+func (e *Engine) Inspect(ctx context.Context, id string) (runtimes.Container, error) {
+	var out runtimes.Container
+	err := e.call(ctx, Call{Kind: CallInspect, Target: id}, func() error {
+		c, err := e.ours(id)
+		if err != nil {
+			return err
+		}
+		out = c.Container
+		return nil
+	})
+	return out, err
+}
+
+// Create implements runtimes.Engine.
+func (e *Engine) Create(ctx context.Context, spec runtimes.ContainerSpec) (string, error) {
+	var id string
+	err := e.call(ctx, Call{Kind: CallCreate, Target: Name(spec.Identity), Identity: spec.Identity, Spec: &spec}, func() error {
+		if spec.UID == "" || spec.Container == "" || spec.Pod.Name == "" {
+			return fmt.Errorf("the identity has no pod, UID or container: %w", runtimes.ErrInvalid)
+		}
+		name := Name(spec.Identity)
+		if c := e.named(name); c != nil {
+			if c.foreign || c.Identity != spec.Identity {
+				return fmt.Errorf("the name %s is taken by container %s, which is not this one: %w", name, c.ID, runtimes.ErrConflict)
+			}
+			id = c.ID
+			return nil
+		}
+		img, ok := e.images[spec.Image]
+		if !ok || !img.Present {
+			return fmt.Errorf("no such image %s: %w", spec.Image, runtimes.ErrNotFound)
+		}
+		if spec.SandboxID != "" && e.containers[spec.SandboxID] == nil {
+			return fmt.Errorf("no such container %s to join: %w", spec.SandboxID, runtimes.ErrNotFound)
+		}
+		if len(spec.Command) == 0 && len(spec.Args) == 0 && len(img.Entrypoint) == 0 && len(img.Cmd) == 0 {
+			return fmt.Errorf("no command specified: %w", runtimes.ErrInvalid)
+		}
+		c := e.add(name)
+		c.Identity, c.spec = spec.Identity, spec
+		c.Image, c.ImageID, c.Resources = spec.Image, img.ID, spec.Resources
+		c.process = img.run(spec)
+		id = c.ID
+		return nil
+	})
+	return id, err
+}
+
+// add makes a container that is not running. The caller holds the lock.
+func (e *Engine) add(name string) *container {
+	e.made++
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", name, e.made))
+	c := &container{name: name}
+	c.ID, c.Created = hex.EncodeToString(sum[:]), time.Now()
+	e.containers[c.ID] = c
+	e.change()
+	return c
+}
+
+// Start implements runtimes.Engine.
+func (e *Engine) Start(ctx context.Context, id string) error {
+	return e.call(ctx, Call{Kind: CallStart, Target: id}, func() error {
+		c, err := e.ours(id)
+		if err != nil {
+			return err
+		}
+		return e.start(c)
+	})
+}
+
+// Kill implements runtimes.Engine.
+func (e *Engine) Kill(ctx context.Context, id, signal string) error {
+	return e.call(ctx, Call{Kind: CallKill, Target: id, Signal: signal}, func() error {
+		c, err := e.ours(id)
+		if err != nil {
+			return err
+		}
+		e.signal(c, signal)
+		return nil
+	})
+}
+
+// Remove implements runtimes.Engine.
+func (e *Engine) Remove(ctx context.Context, id string) error {
+	return e.call(ctx, Call{Kind: CallRemove, Target: id}, func() error {
+		if c := e.containers[id]; c != nil && !c.foreign {
+			e.remove(c)
+		}
+		return nil
+	})
+}
+
+// Update implements runtimes.Engine.
+func (e *Engine) Update(ctx context.Context, id string, r plan.Resources) error {
+	return e.call(ctx, Call{Kind: CallUpdate, Target: id, Resources: r}, func() error {
+		c, err := e.ours(id)
+		if err != nil {
+			return err
+		}
+		c.Resources = r
+		e.emit(c, runtimes.EventUpdate)
+		return nil
+	})
+}
+
+// Close stops every process and makes Events return. It may be called more than once.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.closed = true
+	for _, c := range e.containers {
+		c.stopTimers()
+	}
+	e.change()
+	return nil
+}
+
+// ours finds a container of this installation. The caller holds the lock.
+func (e *Engine) ours(id string) (*container, error) {
+	c := e.containers[id]
+	if c == nil || c.foreign {
+		return nil, fmt.Errorf("no such container %s: %w", id, runtimes.ErrNotFound)
+	}
+	return c, nil
+}
+
+func (e *Engine) named(name string) *container {
+	for _, c := range e.containers {
+		if c.name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+// sorted returns all containers, the oldest first.
+func (e *Engine) sorted() []*container {
+	var list []*container
+	for _, c := range e.containers {
+		list = append(list, c)
+	}
+	slices.SortFunc(list, func(a, b *container) int {
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.name, b.name), cmp.Compare(a.ID, b.ID))
+	})
+	return list
+}
+
+// change wakes everybody who waits for something to change. The caller holds the lock.
+func (e *Engine) change() {
+	close(e.changed)
+	e.changed = make(chan struct{})
+}
