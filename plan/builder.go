@@ -1,0 +1,289 @@
+package plan
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/render/diag"
+	"github.com/fairlead-dev/fairlead/render/object"
+)
+
+// builder collects one plan. Compute makes it, has it index what was observed, and calls the planner of
+// every workload's family:
+//
+//	func planJob(b *builder, w *Workload, pods []*pod)
+//
+// A planner gets the workload and all observed pods that it owns (of this application, terminating ones
+// included, sorted by key). It reads b.now, b.desired and b.appliedOf, and puts out what is to happen
+// through the methods below. Every step method returns the ID of its step, to be named in After of a later
+// step. A method that would touch a node that does not answer does nothing and returns 0; 0 in After
+// means that the step can never be taken, so what comes after it is left out too. A planner calls status
+// exactly once, and wakeAt for every moment at which it would decide something else without anything happening.
+type builder struct {
+	desired Desired
+	opt     Options
+	now     time.Time
+
+	nodes     map[NodeID]*NodeState
+	canCreate bool // the node that pods run on answers
+	anyStale  bool // some node does not answer
+
+	byKey   map[PodKey]*pod
+	byOwner map[object.Ref][]*pod // only pods of this application
+	applied map[object.Ref]*Applied
+
+	steps   []Step
+	pulls   map[pullKey]StepID
+	changes map[object.Ref]*Change
+	names   map[PodKey]bool // names given to pods of this plan
+	plan    Plan
+}
+
+// pod is an observed pod and where it is.
+type pod struct {
+	*ObservedPod
+	node  NodeID
+	stale bool
+	// gone is set once this plan deletes the pod.
+	gone bool
+}
+
+// active reports whether the pod runs or is going to: it has not ended and was not told to stop.
+func (p *pod) active() bool {
+	return !p.Terminating && !p.ended()
+}
+
+// ended reports whether all containers of the pod ended for good.
+func (p *pod) ended() bool { return p.Phase == "Succeeded" || p.Phase == "Failed" }
+
+// available reports whether the pod is ready for at least minReady. Where it is ready but not long enough,
+// from is when it will be.
+func (p *pod) available(now time.Time, minReady time.Duration) (ok bool, from time.Time) {
+	if !p.Ready || !p.active() {
+		return false, time.Time{}
+	}
+	from = p.ReadySince.Add(minReady)
+	if minReady <= 0 || !from.After(now) {
+		return true, time.Time{}
+	}
+	return false, from
+}
+
+type pullKey struct {
+	node   NodeID
+	image  string
+	always bool
+}
+
+func newBuilder(d Desired, o Observed, opt Options) *builder {
+	b := &builder{
+		desired: d, opt: opt, now: o.Now,
+		nodes: make(map[NodeID]*NodeState, len(o.Nodes)),
+		pulls: map[pullKey]StepID{}, changes: map[object.Ref]*Change{}, names: map[PodKey]bool{},
+		plan: Plan{Application: d.Application},
+	}
+	n := 0
+	for i := range o.Nodes {
+		n += len(o.Nodes[i].Pods)
+	}
+	b.byKey = make(map[PodKey]*pod, n)
+	b.byOwner = make(map[object.Ref][]*pod, len(d.Workloads))
+	pods := make([]pod, 0, n)
+	nodes := sortedBy(o.Nodes, func(x, y NodeState) int { return cmp.Compare(x.Node, y.Node) })
+	for i := range nodes {
+		node := &nodes[i]
+		b.nodes[node.Node] = node
+		b.anyStale = b.anyStale || node.Stale
+		observed := sortedPods(node.Pods)
+		for j := range observed {
+			pods = append(pods, pod{ObservedPod: &observed[j], node: node.Node, stale: node.Stale})
+		}
+	}
+	for i := range pods {
+		p := &pods[i]
+		if have, twice := b.byKey[p.PodKey]; !twice || have.Application != d.Application.Name {
+			b.byKey[p.PodKey] = p
+		}
+		if p.Application == d.Application.Name {
+			b.byOwner[p.Owner] = append(b.byOwner[p.Owner], p)
+		}
+	}
+	home := b.nodes[opt.Node]
+	b.canCreate = home != nil && !home.Stale
+	b.applied = make(map[object.Ref]*Applied, len(o.Applied))
+	for i := range o.Applied {
+		b.applied[o.Applied[i].Ref] = &o.Applied[i]
+	}
+	return b
+}
+
+// sortedBy returns s when it is sorted and a sorted copy otherwise.
+func sortedBy[T any](s []T, compare func(a, b T) int) []T {
+	if slices.IsSortedFunc(s, compare) {
+		return s
+	}
+	s = slices.Clone(s)
+	slices.SortStableFunc(s, compare)
+	return s
+}
+
+func comparePods(a, b *ObservedPod) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID))
+}
+
+func sortedPods(s []ObservedPod) []ObservedPod {
+	sorted := true
+	for i := 1; i < len(s) && sorted; i++ {
+		sorted = comparePods(&s[i-1], &s[i]) <= 0
+	}
+	if sorted {
+		return s
+	}
+	s = slices.Clone(s)
+	slices.SortStableFunc(s, func(a, b ObservedPod) int { return comparePods(&a, &b) })
+	return s
+}
+
+// appliedOf returns the object's entry in the inventory, or nil.
+func (b *builder) appliedOf(r object.Ref) *Applied { return b.applied[r] }
+
+// step adds a step after others and returns its ID, or 0 when it cannot be taken.
+func (b *builder) step(s Step, after []StepID) StepID {
+	for _, id := range after {
+		if id == 0 {
+			return 0
+		}
+		if !slices.Contains(s.After, id) {
+			s.After = append(s.After, id)
+		}
+	}
+	slices.Sort(s.After)
+	s.ID = StepID(len(b.steps) + 1)
+	b.steps = append(b.steps, s)
+	return s.ID
+}
+
+// create pulls the pod's images and creates it on the node that pods run on.
+func (b *builder) create(p *Pod, cause string, after ...StepID) StepID {
+	if !b.canCreate || slices.Contains(after, 0) {
+		return 0
+	}
+	b.names[p.PodKey] = true
+	pulls := b.pull(p)
+	return b.step(Step{Op: OpCreatePod, Node: b.opt.Node, Target: p.Ref(), Cause: cause, Args: CreatePod{Pod: p}}, append(pulls, after...))
+}
+
+// waitReady waits until a pod on the node that pods run on, or op where that is set, is ready.
+func (b *builder) waitReady(key PodKey, op *pod, minReady time.Duration, deadline time.Time, cause string, after ...StepID) StepID {
+	node := b.opt.Node
+	if op != nil {
+		node = op.node
+		if op.stale {
+			return 0
+		}
+	}
+	return b.step(Step{Op: OpWaitReady, Node: node, Target: key.Ref(), Cause: cause,
+		Args: WaitReady{Pod: key, MinReady: minReady, Deadline: deadline}}, after)
+}
+
+// update changes a running pod in place to what p says.
+func (b *builder) update(op *pod, p *Pod, changes []string, cause string, after ...StepID) StepID {
+	if op.stale || op.Terminating {
+		return 0
+	}
+	return b.step(Step{Op: OpUpdatePod, Node: op.node, Target: p.Ref(), Cause: cause, Args: UpdatePod{Pod: p, Changes: changes}}, after)
+}
+
+// remove stops and removes an observed pod of this application.
+func (b *builder) remove(op *pod, cause string, after ...StepID) StepID {
+	if op.stale || op.gone || op.Application != b.desired.Application.Name {
+		return 0
+	}
+	id := b.step(Step{Op: OpDeletePod, Node: op.node, Target: op.Ref(), Cause: cause, Args: DeletePod{Pod: op.PodKey, UID: op.UID}}, after)
+	op.gone = id != 0
+	return id
+}
+
+// podChange shows what happens to a pod of the object w; it adds no step.
+func (b *builder) podChange(w object.Ref, c PodChange) {
+	if c.Node == "" {
+		c.Node = b.opt.Node
+	}
+	ch := b.change(w)
+	ch.Pods = append(ch.Pods, c)
+}
+
+// change returns the object's entry in the plan, which says that nothing happens to it until set otherwise.
+func (b *builder) change(r object.Ref) *Change {
+	c := b.changes[r]
+	if c == nil {
+		c = &Change{Ref: r, Action: ActionNone}
+		b.changes[r] = c
+	}
+	return c
+}
+
+// drift reports that what runs is not what was applied.
+func (b *builder) drift(r object.Ref, message, healed string) {
+	b.plan.Drift = append(b.plan.Drift, Drift{Ref: r, Message: message, Healed: healed})
+}
+
+func (b *builder) status(s WorkloadStatus) { b.plan.Status = append(b.plan.Status, s) }
+
+func (b *builder) diag(d diag.Diagnostic) { b.plan.Diags = append(b.plan.Diags, d) }
+
+// wakeAt has the plan computed again at t, when that is to come.
+func (b *builder) wakeAt(t time.Time) {
+	if t.After(b.now) && (b.plan.Wake.IsZero() || t.Before(b.plan.Wake)) {
+		b.plan.Wake = t
+	}
+}
+
+// maxBase is the longest part of a pod's name before the suffix, as in Kubernetes, so that the name is a host name.
+const maxBase = 58
+
+// nameSet gives out the names of one workload's new pods: base, a hyphen and five characters that follow
+// from the seed and the first number whose name is not in use.
+type nameSet struct {
+	b               *builder
+	namespace, base string
+	seed            string
+	next            int
+}
+
+func (b *builder) newNames(namespace, base, seed string) *nameSet {
+	if len(base) > maxBase-1 {
+		base = base[:maxBase-1]
+	}
+	return &nameSet{b: b, namespace: namespace, base: base, seed: seed}
+}
+
+// take returns a name that no pod has.
+func (n *nameSet) take() PodKey {
+	for {
+		key := PodKey{Namespace: n.namespace, Name: n.base + "-" + suffix(n.seed+"/"+n.base+"/"+strconv.Itoa(n.next))}
+		n.next++
+		if _, used := n.b.byKey[key]; !used && !n.b.names[key] {
+			n.b.names[key] = true
+			return key
+		}
+	}
+}
+
+// suffix returns five characters of Kubernetes' alphabet for generated names, which has no vowels.
+func suffix(of string) string {
+	const alphabet = "bcdfghjklmnpqrstvwxz2456789"
+	var h uint64 = 14695981039346656037 // FNV-1a
+	for i := range len(of) {
+		h = (h ^ uint64(of[i])) * 1099511628211
+	}
+	h ^= h >> 29
+	var out [5]byte
+	for i := range out {
+		out[i] = alphabet[h%uint64(len(alphabet))]
+		h /= uint64(len(alphabet))
+	}
+	return string(out[:])
+}
