@@ -35,7 +35,8 @@ func With(ctx context.Context, req Request, run Runner) (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("render %s: %w", clean(req.Path), err)
 	}
-	return join(req, l, parts), nil
+	res, _ := join(l, parts)
+	return res, nil
 }
 
 // part is one unit's share of a result.
@@ -64,17 +65,12 @@ func restore(req Request, r UnitResult) part {
 		}
 		p.objects = append(p.objects, obj)
 	}
-	slices.SortStableFunc(p.objects, func(a, b object.Object) int { return object.Compare(a.Ref, b.Ref) })
+	slices.SortStableFunc(p.objects, compareObjects)
 	return p
 }
 
-// join puts the parts together.
-func join(req Request, l listing, parts []part) Result {
-	var res Result
-	reads := map[string]bool{}
-	for _, r := range l.reads {
-		reads[r] = true
-	}
+// join puts the parts together. plain is true when no object is written twice.
+func join(l listing, parts []part) (res Result, plain bool) {
 	res.Diags = append(res.Diags, l.diags...)
 	n := 0
 	for _, p := range parts {
@@ -84,18 +80,31 @@ func join(req Request, l listing, parts []part) Result {
 	for _, p := range parts {
 		res.Objects = append(res.Objects, p.objects...)
 		res.Diags = append(res.Diags, p.diags...)
+	}
+	slices.SortStableFunc(res.Objects, compareObjects)
+	res.Objects, res.Diags = once(res.Objects, res.Diags)
+	res.Reads = allReads(l, parts)
+	return res, len(res.Objects) == n
+}
+
+func compareObjects(a, b object.Object) int { return object.Compare(a.Ref, b.Ref) }
+
+// allReads returns what the listing and the parts have read, sorted.
+func allReads(l listing, parts []part) []string {
+	reads := map[string]bool{}
+	for _, r := range l.reads {
+		reads[r] = true
+	}
+	for _, p := range parts {
 		for _, r := range p.reads {
 			reads[r] = true
 		}
 	}
-	slices.SortStableFunc(res.Objects, func(a, b object.Object) int { return object.Compare(a.Ref, b.Ref) })
-	res.Objects, res.Diags = unique(res.Objects, res.Diags)
-	res.Reads = slices.Sorted(maps.Keys(reads))
-	return res
+	return slices.Sorted(maps.Keys(reads))
 }
 
-// unique reports objects that are written twice and keeps the first of them.
-func unique(objs []object.Object, list diag.List) ([]object.Object, diag.List) {
+// once reports objects that are written twice and keeps the first of them.
+func once(objs []object.Object, list diag.List) ([]object.Object, diag.List) {
 	out := objs[:0]
 	for _, o := range objs {
 		if len(out) > 0 && out[len(out)-1].Ref == o.Ref {

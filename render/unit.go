@@ -45,6 +45,9 @@ type UnitResult struct {
 	Reads []string
 }
 
+// compareUnits orders units by path.
+func compareUnits(a, b Unit) int { return strings.Compare(a.String(), b.String()) }
+
 // maxUnits bounds how many units one path is split into.
 const maxUnits = 100_000
 
@@ -149,7 +152,7 @@ func list(req Request) (listing, error) {
 	if err := t.Err(); err != nil {
 		return l, err
 	}
-	slices.SortFunc(l.units, func(a, b Unit) int { return strings.Compare(a.String(), b.String()) })
+	slices.SortFunc(l.units, compareUnits)
 	return l, nil
 }
 

@@ -182,4 +182,3 @@ func clusterScoped(group, kind string) bool {
 	}
 	return strings.HasPrefix(kind, "Cluster") && strings.Contains(group, ".") && !strings.HasSuffix(group, "k8s.io")
 }
-

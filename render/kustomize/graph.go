@@ -20,7 +20,9 @@ import (
 )
 
 // FileNames are the names under which kustomize finds a kustomization, in its order.
-func FileNames() []string { return []string{"kustomization.yaml", "kustomization.yml", "Kustomization"} }
+func FileNames() []string {
+	return []string{"kustomization.yaml", "kustomization.yml", "Kustomization"}
+}
 
 // Limits bound what one build may be asked to do.
 type Limits struct {

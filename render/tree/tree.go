@@ -86,8 +86,8 @@ func (t *Tree) fail(err error) error {
 	return err
 }
 
-// Kind says what a path is. A path that does not exist counts as read; a directory does not, since what
-// matters of it is read by itself.
+// Kind says what a path is. A file or a path that does not exist counts as read; a directory does not, since
+// what matters of it is read by itself.
 func (t *Tree) Kind(name string) Kind {
 	if _, ok := t.overlay[name]; ok {
 		return File
@@ -111,6 +111,7 @@ func (t *Tree) Kind(name string) Kind {
 		k = Dir
 	case info.Mode().IsRegular():
 		k = File
+		t.reads[name] = true
 	default:
 		t.reads[name] = true
 	}
@@ -204,4 +205,3 @@ func Join(dir, rel string) (string, bool) {
 
 // ErrDisconnected is what a file system's errors wrap when the snapshot can no longer be asked.
 var ErrDisconnected = errors.New("the snapshot cannot be read")
-

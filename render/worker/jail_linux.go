@@ -1,0 +1,3 @@
+package worker
+
+func confine(memory int64) error { return nil }
