@@ -1,0 +1,189 @@
+package plan
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/fairlead-dev/fairlead/render/diag"
+	"github.com/fairlead-dev/fairlead/render/object"
+)
+
+// support is what becomes of a field of the Kubernetes API.
+type support string
+
+// The kinds of support. A field that works can still have values that do not: see row.
+const (
+	works    support = "works"
+	noEffect support = "no effect"
+	refused  support = "refused"
+)
+
+// section holds the rows of one struct of the API. Its fields are looked at wherever the struct stands.
+type section struct {
+	typ   reflect.Type
+	title string
+	rows  []row
+}
+
+// row says what becomes of a field.
+type row struct {
+	field   string // its name in JSON
+	support support
+	// note is for the documentation, and for the finding when the field does not work: then it says why.
+	note string
+	// hint says what to write instead.
+	hint string
+	// info makes the finding about a field without effect an Info: nothing is lost.
+	info bool
+	// allowed says which values of a field that does not work are as good as none.
+	allowed func(v any) bool
+	// except returns what is wrong with a value of a field that works; the zero row when it is fine.
+	except func(at path, v any) row
+}
+
+// unsupported returns a finding for every field of the object that is refused or has no effect. Objects
+// of kinds that are not run have none: they are refused as a whole elsewhere.
+func unsupported(o object.Object) diag.List {
+	v := reflect.ValueOf(o.Value)
+	if v.Kind() != reflect.Pointer || v.IsNil() {
+		return nil
+	}
+	w := supportWalk{object: o, index: supportIndex()}
+	if w.index[v.Type().Elem()] == nil {
+		return nil
+	}
+	w.value(path{}, v)
+	return w.found
+}
+
+// supportIndex finds the row of a field. It follows from the table alone.
+var supportIndex = sync.OnceValue(func() map[reflect.Type]map[string]row {
+	index := make(map[reflect.Type]map[string]row, len(fieldTable))
+	for _, s := range fieldTable {
+		rows := make(map[string]row, len(s.rows))
+		for _, r := range s.rows {
+			rows[r.field] = r
+		}
+		index[s.typ] = rows
+	}
+	return index
+})
+
+// supportWalk is the state of one look at an object.
+type supportWalk struct {
+	object object.Object
+	index  map[reflect.Type]map[string]row
+	found  diag.List
+}
+
+func (w *supportWalk) value(p path, v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			w.value(p, v.Elem())
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			e := v.Index(i)
+			if e.Kind() != reflect.Struct {
+				return
+			}
+			w.value(p.element(elementName(e, i)), e)
+		}
+	case reflect.Struct:
+		if rows := w.index[v.Type()]; rows != nil {
+			w.fields(p, v, rows)
+		}
+	case reflect.Map:
+		if list, ok := v.Interface().(corev1.ResourceList); ok {
+			w.resources(p, list)
+		}
+	}
+}
+
+func (w *supportWalk) fields(p path, v reflect.Value, rows map[string]row) {
+	t := v.Type()
+	for i := range t.NumField() {
+		f := v.Field(i)
+		name, inline := jsonName(t.Field(i))
+		if inline {
+			w.value(p, f)
+			continue
+		}
+		if f.IsZero() || name == "" {
+			continue
+		}
+		r, at := rows[name], p.key(name)
+		switch r.support {
+		case works:
+			if r.except != nil {
+				if bad := r.except(at, plainValue(f)); bad.support != "" {
+					w.report(at, bad)
+					continue
+				}
+			}
+			w.value(at, f)
+		case noEffect, refused:
+			if r.allowed == nil || !r.allowed(plainValue(f)) {
+				w.report(at, r)
+			}
+		}
+	}
+}
+
+// resources looks at the names of resources, which are keys and not fields.
+func (w *supportWalk) resources(p path, list corev1.ResourceList) {
+	for _, name := range slices.Sorted(maps.Keys(list)) {
+		if r := resourceRow(name); r.support != works {
+			w.report(p.key(string(name)), r)
+		}
+	}
+}
+
+func (w *supportWalk) report(at path, r row) {
+	d := diag.Diagnostic{Ref: w.object.Ref, Origin: w.object.Origin, Field: at.shown, Hint: r.hint}
+	if r.support == refused {
+		d.Severity, d.Code, d.Message = diag.Error, "unsupported-field", "is not supported: "+r.note
+	} else {
+		d.Severity, d.Code, d.Message = diag.Warning, "no-effect", "has no effect: "+r.note
+		if r.info {
+			d.Severity = diag.Info
+		}
+	}
+	w.found = append(w.found, d)
+}
+
+// jsonName returns the name of a field in JSON, or that the fields of what it holds stand in its place.
+func jsonName(f reflect.StructField) (name string, inline bool) {
+	name, _, _ = strings.Cut(f.Tag.Get("json"), ",")
+	return name, f.Anonymous && name == ""
+}
+
+// plainValue returns what a field holds, without the pointer.
+func plainValue(v reflect.Value) any {
+	if v.Kind() == reflect.Pointer {
+		v = v.Elem()
+	}
+	return v.Interface()
+}
+
+// elementName returns the name of an element of a list, or its position.
+func elementName(v reflect.Value, i int) string {
+	for _, f := range [...]string{"Name", "ContainerPort", "MountPath", "DevicePath", "IP", "Path", "ConditionType"} {
+		switch n := v.FieldByName(f); n.Kind() {
+		case reflect.String:
+			if n.Len() > 0 {
+				return n.String()
+			}
+		case reflect.Int32:
+			return strconv.FormatInt(n.Int(), 10)
+		}
+	}
+	return strconv.Itoa(i)
+}
