@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,6 +37,10 @@ type Mode int
 const (
 	// Read only reads: the engine, the sources and the state directory.
 	Read Mode = iota
+	// Validate reads the sources only.
+	Validate
+	// Exec is Read, and commands may be run in containers.
+	Exec
 	// Once reads until Apply or Down is called.
 	Once
 	// Run reconciles by itself.
@@ -68,6 +71,7 @@ type System struct {
 	node     *executor.Node
 	renderer *worker.Pool
 	planning plan.Options
+	ageKeys  []string // of the settings
 	recorder *telemetry.Recorder
 	health   *telemetry.Health
 	events   *events
@@ -95,7 +99,7 @@ type System struct {
 // New puts a System together. It changes nothing on the engine.
 func New(o Options) (_ *System, err error) {
 	s := &System{
-		settings: o.Settings, version: o.Version, mode: o.Mode, readOnly: o.Mode == Read, log: o.Log, started: time.Now(),
+		settings: o.Settings, version: o.Version, mode: o.Mode, readOnly: o.Mode < Once, log: o.Log, started: time.Now(),
 		recorder: telemetry.NewRecorder(o.Version, ""), health: telemetry.NewHealth(telemetry.CheckReconciled, telemetry.CheckEngine),
 		events: newEvents(o.Settings.Events.Keep), claims: newClaims(),
 		declared: map[string]applications.Declared{}, sources: map[string]*sourceEntry{}, applications: map[string]*applicationEntry{},
@@ -117,8 +121,13 @@ func New(o Options) (_ *System, err error) {
 		key = make([]byte, 32) // nothing was ever made here, so nothing on the engine is ours
 	}
 	s.planning = plan.Options{Node: localNode, DigestKey: key}
-	if err := s.openNode(key); err != nil {
+	if err := s.readAgeKeys(); err != nil {
 		return nil, err
+	}
+	if o.Mode != Validate {
+		if err := s.openNode(key); err != nil {
+			return nil, err
+		}
 	}
 	exe, err := os.Executable()
 	if err != nil {
@@ -134,11 +143,9 @@ const localNode plan.NodeID = "local"
 
 // openStore locks the state directory, or looks into it when it cannot and only reads.
 func (s *System) openStore() error {
-	st, err := store.Open(s.settings.StateDir)
-	if err != nil {
-		if !s.readOnly {
-			return err
-		}
+	var st *store.Store
+	if s.readOnly {
+		// Nothing is written, clones neither: another fairlead may be at work in the same directory.
 		st = store.View(s.settings.StateDir)
 		tmp, err := os.MkdirTemp("", "fairlead-read-")
 		if err != nil {
@@ -146,12 +153,34 @@ func (s *System) openStore() error {
 		}
 		s.settings.SourceDir = tmp
 		s.closers = append(s.closers, func() error { return os.RemoveAll(tmp) })
+	} else {
+		var err error
+		if st, err = store.Open(s.settings.StateDir); err != nil {
+			return err
+		}
 	}
 	s.store = st
 	s.closers = append(s.closers, st.Close)
 	if s.settings.SourceDir == "" {
 		s.settings.SourceDir = filepath.Join(s.settings.StateDir, "sources")
 	}
+	return nil
+}
+
+// readAgeKeys reads the keys of the settings.
+func (s *System) readAgeKeys() error {
+	if s.settings.AgeKeyFile == "" {
+		return nil
+	}
+	b, err := os.ReadFile(s.settings.AgeKeyFile)
+	if err != nil {
+		return fmt.Errorf("read the age keys: %w", err)
+	}
+	keys, ok := applications.AgeKeys(b)
+	if !ok {
+		return fmt.Errorf("ageKeyFile %s holds no age key: it must have lines that begin with AGE-SECRET-KEY-", s.settings.AgeKeyFile)
+	}
+	s.ageKeys = keys
 	return nil
 }
 
@@ -178,6 +207,21 @@ func (s *System) claimRecorded() error {
 // Run works until ctx ends: it looks at the sources, and in mode Run reconciles the applications. What
 // runs on the engine goes on running afterwards.
 func (s *System) Run(ctx context.Context) error {
+	s.begin(ctx)
+	return s.wait()
+}
+
+// Start works beside the caller until stop is called, which releases everything.
+func (s *System) Start(ctx context.Context) (stop func() error) {
+	ctx, cancel := context.WithCancel(ctx)
+	s.begin(ctx)
+	return func() error {
+		cancel()
+		return errors.Join(s.wait(), s.Close())
+	}
+}
+
+func (s *System) begin(ctx context.Context) {
 	group, running := errgroup.WithContext(ctx)
 	s.mu.Lock()
 	s.running, s.group, s.applying = running, group, s.mode == Run
@@ -197,21 +241,14 @@ func (s *System) Run(ctx context.Context) error {
 	if none {
 		s.health.Set(telemetry.CheckReconciled, nil)
 	}
-	err := group.Wait()
+}
+
+func (s *System) wait() error {
+	err := s.group.Wait()
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err
-}
-
-// Serve answers requests on a listener until ctx ends.
-func (s *System) Serve(ctx context.Context, l net.Listener) error {
-	return api.NewServer(s).Serve(ctx, l)
-}
-
-// ServeHealth answers /healthz, /readyz and /metrics on a listener until ctx ends.
-func (s *System) ServeHealth(ctx context.Context, l net.Listener) error {
-	return telemetry.Serve(ctx, l, telemetry.Handler(s.recorder, s.health, func() error { return nil }))
 }
 
 // beginApplying starts the workers of the applications, in a System that only read until now.
@@ -291,10 +328,6 @@ func (s *System) lookup(ref applications.Ref) (map[string][]byte, bool) {
 		}
 	}
 	return nil, false
-}
-
-func (s *System) secretData(namespace, name string) (map[string][]byte, bool) {
-	return s.lookup(applications.Ref{Kind: "Secret", Namespace: namespace, Name: name})
 }
 
 // removeGround removes what pods stood on when none is left: their network and the directories for volumes.

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/fairlead-dev/fairlead/daemon/api"
 	"github.com/fairlead-dev/fairlead/daemon/applications"
 	"github.com/fairlead-dev/fairlead/daemon/reconcile"
+	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/render"
 	"github.com/fairlead-dev/fairlead/render/diag"
 	"github.com/fairlead-dev/fairlead/render/object"
@@ -151,7 +153,7 @@ func (s *System) startSource(decl applications.Source) *sourceEntry {
 	}
 	interval := decl.Interval
 	if interval <= 0 {
-		interval = s.settings.Defaults.Interval
+		interval = time.Duration(s.settings.Defaults.Interval)
 	}
 	e.worker = reconcile.NewSource(reconcile.SourceConfig{
 		Name: decl.Name, Interval: interval, Timeout: decl.Repository.Timeout, Suspend: decl.Suspend,
@@ -208,7 +210,7 @@ func (s *System) config(e applicationEntry) reconcile.Config {
 		DeclaredBy: e.declaredBy, Removed: e.removed, Orphan: d.DeletionPolicy == applications.Orphan,
 	}
 	if c.RetryInterval <= 0 {
-		c.RetryInterval = s.settings.Defaults.RetryInterval
+		c.RetryInterval = time.Duration(s.settings.Defaults.RetryInterval)
 	}
 	c.Render.AllowUnsupported = c.Render.AllowUnsupported || s.settings.AllowUnsupported
 	return c
@@ -251,7 +253,22 @@ func (s *System) declarations(objects []object.Object) (applications.Declared, d
 	s.mu.Lock()
 	also := s.declared[bySettings]
 	s.mu.Unlock()
-	return applications.Read(objects, s.secretData, also)
+	return applications.Read(objects, s.secretsOf(objects), also)
+}
+
+// secretsOf looks up Secrets among the objects first, and then among those of every application.
+func (s *System) secretsOf(objects []object.Object) applications.Secrets {
+	beside := map[object.Ref]plan.Config{}
+	if slices.ContainsFunc(objects, func(o object.Object) bool { return o.Kind == "Secret" && o.Group == "" }) {
+		desired, _ := plan.Expand(plan.Application{}, objects, true) // the findings are the application's own
+		beside = desired.Configs
+	}
+	return func(namespace, name string) (map[string][]byte, bool) {
+		if c, ok := beside[object.Ref{Kind: "Secret", Namespace: namespace, Name: name}]; ok {
+			return c.Data, true
+		}
+		return s.lookup(applications.Ref{Kind: "Secret", Namespace: namespace, Name: name})
+	}
 }
 
 // start runs f until the returned function is called or the system ends; a system that does not run starts nothing.

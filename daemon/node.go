@@ -7,12 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-
-	"github.com/vishvananda/netlink"
 
 	"github.com/fairlead-dev/fairlead/apply/executor"
 	"github.com/fairlead-dev/fairlead/daemon/api"
@@ -29,7 +26,7 @@ import (
 // openNode makes the node: the engine of this machine with what its pods need.
 func (s *System) openNode(key []byte) error {
 	engine, err := docker.New(docker.Options{
-		Host: s.settings.Engine, Key: key, Installation: s.settings.Installation, ReadOnly: s.readOnly,
+		Host: s.settings.Engine, Key: key, Installation: s.settings.Installation, ReadOnly: s.mode == Read,
 	})
 	if err != nil {
 		return fmt.Errorf("set up the engine's client: %w", err)
@@ -53,7 +50,7 @@ func (s *System) openNode(key []byte) error {
 	opt := executor.Options{
 		ID: localNode, Engine: engine, Network: s.network, StateDir: s.settings.StateDir, ReadOnly: s.readOnly,
 		DNS:     networking.DNS{Host: host, ClusterDomain: s.settings.Network.ClusterDomain, Servers: s.nameservers()},
-		HostIPs: hostAddresses(), SeccompDir: s.settings.Pods.SeccompDir, DockerConfig: s.dockerConfig(),
+		HostIPs: networking.HostAddresses(), SeccompDir: s.settings.Pods.SeccompDir, DockerConfig: s.dockerConfig(),
 		Config: s.desiredConfig, Slots: s.settings.Pods.Slots,
 		OnEvent: s.podEvent, OnTrouble: s.nodeTrouble,
 	}
@@ -125,15 +122,6 @@ func (s *System) nameservers() []netip.Addr {
 		}
 	}
 	return out
-}
-
-// hostAddresses are the addresses of this machine, the one that the default route leaves from first.
-func hostAddresses() []string {
-	var out []string
-	if routes, err := netlink.RouteGet(net.IPv4(192, 0, 2, 1)); err == nil && len(routes) > 0 && routes[0].Src != nil {
-		out = append(out, routes[0].Src.String()) // only the routing table is asked: nothing is sent
-	}
-	return append(out, "127.0.0.1")[:1]
 }
 
 // dockerConfig is the docker config.json with the credentials for images.

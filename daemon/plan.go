@@ -33,6 +33,23 @@ func (s *System) Plan(ctx context.Context, r api.PlanRequest, on func(api.Event)
 			return result, err
 		}
 	}
+	looked, err := s.lookAll(ctx, at, on)
+	if err != nil {
+		return result, err
+	}
+	if err := known(looked, r.Applications); err != nil {
+		return result, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(looked)) {
+		if len(r.Applications) == 0 || slices.Contains(r.Applications, name) {
+			result.Applications = append(result.Applications, s.planned(looked[name]))
+		}
+	}
+	return result, nil
+}
+
+// lookAll looks at every application, those too that are declared by what is looked at.
+func (s *System) lookAll(ctx context.Context, at map[string]reconcile.SourceStatus, on func(api.Event)) (map[string]reconcile.Status, error) {
 	looked := map[string]reconcile.Status{}
 	for {
 		// Looking at one application may declare others.
@@ -49,7 +66,7 @@ func (s *System) Plan(ctx context.Context, r api.PlanRequest, on func(api.Event)
 		}
 		for _, e := range next {
 			if ctx.Err() != nil {
-				return result, ctx.Err()
+				return nil, ctx.Err()
 			}
 			name := e.decl.Name
 			if on != nil {
@@ -58,15 +75,7 @@ func (s *System) Plan(ctx context.Context, r api.PlanRequest, on func(api.Event)
 			looked[name] = s.look(ctx, e, at)
 		}
 	}
-	if err := known(looked, r.Applications); err != nil {
-		return result, err
-	}
-	for _, name := range slices.Sorted(maps.Keys(looked)) {
-		if len(r.Applications) == 0 || slices.Contains(r.Applications, name) {
-			result.Applications = append(result.Applications, s.planned(looked[name]))
-		}
-	}
-	return result, nil
+	return looked, nil
 }
 
 func known(looked map[string]reconcile.Status, names []string) error {

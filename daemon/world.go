@@ -64,7 +64,7 @@ func (s *System) complete(decl applications.Application, o render.Options) (rend
 	}
 	if decl.Decrypt {
 		keys, more := applications.ResolveDecryption(decl, s.lookup)
-		o.AgeKeys, found = keys, append(found[:len(found):len(found)], more...)
+		o.AgeKeys, found = append(keys, s.ageKeys...), append(found[:len(found):len(found)], more...)
 	}
 	return o, found
 }
@@ -137,6 +137,9 @@ func (w *world) Observe(ctx context.Context) []plan.NodeState {
 }
 
 func (s *System) observe(ctx context.Context) plan.NodeState {
+	if s.node == nil {
+		return plan.NodeState{Node: s.planning.Node} // validating needs no engine
+	}
 	state, err := s.node.Observe(ctx)
 	if err != nil {
 		s.log.Warn().Err(err).Str("node", string(s.planning.Node)).Msg("the node cannot be observed")

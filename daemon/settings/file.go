@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -41,13 +42,23 @@ func parse(file string, content []byte) (Settings, error) {
 	}
 	var several *yaml.TypeError
 	if !errors.As(err, &several) {
-		return Settings{}, fmt.Errorf("%s: %s", file, located(strings.TrimPrefix(err.Error(), "yaml: ")))
+		return Settings{}, fmt.Errorf("%s: %s", file, strings.TrimPrefix(located(strings.TrimPrefix(err.Error(), "yaml: ")), ": "))
 	}
 	var lines []string
 	for _, e := range several.Errors {
 		lines = append(lines, file+":"+located(e))
 	}
 	return Settings{}, errors.New(strings.Join(lines, "\n"))
+}
+
+// UnmarshalYAML implements yaml.Unmarshaler.
+func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
+	v, err := time.ParseDuration(n.Value)
+	if err != nil || v < 0 {
+		return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: %q is not a duration: write it like 30s, 5m or 1h", n.Line, n.Value)}}
+	}
+	*d = Duration(v)
+	return nil
 }
 
 var (

@@ -142,16 +142,6 @@ type Auth struct {
 // Duration is a time.Duration that is written like 30s or 5m.
 type Duration time.Duration
 
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (d *Duration) UnmarshalText(b []byte) error {
-	v, err := time.ParseDuration(string(b))
-	if err != nil || v < 0 {
-		return fmt.Errorf("%q is not a duration: write it like 30s, 5m or 1h", b)
-	}
-	*d = Duration(v)
-	return nil
-}
-
 // WithDefaults fills in what is not said.
 func (s Settings) WithDefaults() Settings {
 	s.Installation = cmp.Or(s.Installation, "fairlead")

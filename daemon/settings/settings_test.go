@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -19,9 +20,9 @@ func TestReadErrors(t *testing.T) {
 		"unknown below":   {"log:\n  levl: info\n", `f.yaml:2: unknown key "levl"; known here: format, level`},
 		"twice":           {"socket: /a\nsocket: /b\n", `f.yaml:2: mapping key "socket" already defined at line 1`},
 		"wrong type":      {"events:\n  keep: many\n", "f.yaml:2: `many` is not a number"},
-		"duration":        {"defaults:\n  interval: 5\n", `f.yaml:"5" is not a duration: write it like 30s, 5m or 1h`},
+		"duration":        {"defaults:\n  interval: 5\n", `f.yaml:2: "5" is not a duration: write it like 30s, 5m or 1h`},
 		"several at once": {"a: 1\nb: 2\n", "f.yaml:1: unknown key \"a\""},
-		"syntax":          {"log: [\n", "f.yaml: 2: did not find expected node content"},
+		"syntax":          {"log: [\n", "f.yaml: 1: did not find expected node content"},
 		"two documents":   {"socket: /a\n---\nsocket: /b\n", "f.yaml: has several documents: keep one"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -93,7 +94,7 @@ func TestNames(t *testing.T) {
 		{"https://git.example.org/team/shop.git", "./overlays/prod/", "shop-prod"},
 		{"git@git.example.org:shop", "", "shop"},
 		{"/srv/Config Repo", "a", "config-repo-a"},
-		{"/", "", "application"},
+		{"file:///", "", "application"},
 	} {
 		if got := (Application{Location: tt.location, Path: tt.path}).name(); got != tt.want {
 			t.Errorf("%s %s: got %q, want %q", tt.location, tt.path, got, tt.want)
@@ -145,5 +146,21 @@ func TestCredentials(t *testing.T) {
 	d, list := settings.Declared()
 	if !list.HasErrors() || !d.Sources[0].Broken() || !strings.Contains(list.String(), "read the CA certificates: open ") {
 		t.Errorf("a missing file is not reported: %s", list)
+	}
+}
+
+// Every key has its row in docs/settings.md.
+func TestDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/settings.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for s := range structs(reflect.TypeFor[Settings]()) {
+		for _, k := range keys(s.Name()) {
+			if !strings.Contains(string(page), "`"+k+"`") && !strings.Contains(string(page), "."+k+"`") &&
+				!strings.Contains(string(page), "`"+k+".") {
+				t.Errorf("docs/settings.md does not say what %s of %s is", k, s.Name())
+			}
+		}
 	}
 }

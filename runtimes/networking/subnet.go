@@ -3,6 +3,7 @@ package networking
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -59,4 +60,14 @@ next:
 		return c, nil
 	}
 	return netip.Prefix{}, errors.New("every subnet for pods is in use on this machine: choose one with network.cidr in the settings")
+}
+
+// HostAddresses returns the address of this machine that packets leave from: 127.0.0.1 without a route
+// to anywhere. Nothing is sent.
+func HostAddresses() []string {
+	anywhere := net.IPv4(192, 0, 2, 1) // of the range for documentation
+	if routes, err := netlink.RouteGet(anywhere); err == nil && len(routes) > 0 && routes[0].Src != nil {
+		return []string{routes[0].Src.String()}
+	}
+	return []string{"127.0.0.1"}
 }

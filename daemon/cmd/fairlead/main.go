@@ -2,11 +2,12 @@
 package main
 
 import (
+	"context"
 	"os"
 
 	"github.com/fairlead-dev/fairlead/daemon/cli"
 )
 
 func main() {
-	os.Exit(cli.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(cli.Run(context.Background(), environment()))
 }
