@@ -120,10 +120,7 @@ func (a *app) root() *cobra.Command {
 	f.StringVar(&a.settings.ConfigFile, "config", a.Getenv("FAIRLEAD_CONFIG"), "settings file of the daemon")
 	f.StringVar(&a.settings.Engine, "engine", "", "address of the Docker engine (default: DOCKER_HOST, or the local engine)")
 	f.BoolVar(&a.noColor, "no-color", false, "no colours")
-	c.PersistentPreRunE = func(*cobra.Command, []string) error {
-		a.settings.Socket = cmp.Or(a.settings.Socket, a.Getenv("FAIRLEAD_SOCKET"), filepath.Join(a.settings.StateDir, socketName))
-		return nil
-	}
+	c.PersistentPreRun = func(c *cobra.Command, _ []string) { a.defaults(c) }
 
 	c.AddGroup(&cobra.Group{ID: "run", Title: "Reconcile:"}, &cobra.Group{ID: "see", Title: "See:"}, &cobra.Group{ID: "pods", Title: "Work with pods:"})
 	group := func(id string, cmds ...*cobra.Command) {
@@ -137,6 +134,13 @@ func (a *app) root() *cobra.Command {
 	group("pods", a.logsCmd(), a.execCmd())
 	c.AddCommand(a.versionCmd(), a.renderWorkerCmd())
 	return c
+}
+
+// defaults sets what follows from other flags. Calling it again after more flags were read is allowed.
+func (a *app) defaults(c *cobra.Command) {
+	if f := c.Flag("socket"); f == nil || !f.Changed {
+		a.settings.Socket = cmp.Or(a.Getenv("FAIRLEAD_SOCKET"), filepath.Join(a.settings.StateDir, socketName))
+	}
 }
 
 // backend returns the daemon's client or, where no daemon answers, a local backend. A location on the
@@ -202,6 +206,7 @@ func isTerminal(w any) bool {
 func (a *app) namespaced(c *cobra.Command) {
 	c.Flags().StringVarP(&a.namespace, "namespace", "n", a.Getenv("FAIRLEAD_NAMESPACE"), "look only in this namespace")
 	c.Flags().BoolVarP(&a.allNamespaces, "all-namespaces", "A", false, "look in all namespaces (the default, unless FAIRLEAD_NAMESPACE is set)")
+	completes(c, "namespace", a.completeNamespace)
 }
 
 // inNamespace is the namespace to look in; empty for all.

@@ -109,6 +109,12 @@ func (a *app) tables(ctx context.Context, b api.Backend, want []wanted) (out []t
 				return nil, nil, err
 			}
 			t = sourceTable(named(srcs, w.names, func(s api.Source) string { return s.Name }), wide, now)
+		case "Node":
+			st, err := b.Status(ctx)
+			if err != nil {
+				return nil, nil, err
+			}
+			t = nodeTable(named(st.Nodes, w.names, func(n api.Node) string { return string(n.Name) }))
 		case "Event":
 			if len(w.names) > 0 {
 				return nil, nil, errors.New("events have no names; `fairlead describe KIND NAME` shows those of one thing")
@@ -129,7 +135,7 @@ func (a *app) tables(ctx context.Context, b api.Backend, want []wanted) (out []t
 		t.resource = w.resource
 		for _, n := range w.names {
 			if !slices.ContainsFunc(t.rows, func(r row) bool { return r.ref.Name == n }) {
-				missing = append(missing, a.notFound(w.resource, n))
+				missing = append(missing, a.notFound(ctx, b, w.resource, n))
 			}
 		}
 		out = append(out, t)
@@ -142,14 +148,6 @@ func named[T any](items []T, names []string, name func(T) string) []T {
 		return items
 	}
 	return slices.DeleteFunc(slices.Clone(items), func(t T) bool { return !slices.Contains(names, name(t)) })
-}
-
-func (a *app) notFound(r resource, name string) error {
-	where := ""
-	if ns := a.inNamespace(); ns != "" && r.scoped {
-		where = fmt.Sprintf(" in the namespace %q", ns)
-	}
-	return fmt.Errorf("there is no %s %q%s; `fairlead get %s` lists them", strings.ToLower(r.kind), name, where, r.plural)
 }
 
 func (a *app) get(ctx context.Context, b api.Backend, want []wanted, noHead bool) error {

@@ -48,6 +48,7 @@ func resources() []resource {
 		{"", "Namespace", "namespaces", []string{"ns"}, false},
 		{api.Group, "Application", "applications", []string{"app", "apps"}, false},
 		{api.Group, "Source", "sources", []string{"src"}, false},
+		{api.Group, "Node", "nodes", []string{"no"}, false},
 		{"", "Event", "events", []string{"ev"}, true},
 	}
 }
