@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -22,28 +23,36 @@ import (
 // SandboxImageID is the id of the sandbox image of every fake engine.
 const SandboxImageID = "sha256:00000000000000000000000000000000000000000000000000000000005a0db0"
 
-// Engine is a runtimes.Engine in memory. Its methods may be called from any goroutine.
+// Engine is a runtimes.Engine in memory, as one installation sees it. Its methods may be called from
+// any goroutine.
 type Engine struct {
-	mu         sync.Mutex
-	info       runtimes.EngineInfo
-	containers map[string]*container // by id
-	images     map[string]*image     // by reference and by id
-	subs       map[*subscriber]struct{}
-	faults     []*fault
-	calls      []Call
-	changed    chan struct{} // closed and made anew by every change
-	made       int
-	pids       int
-	down       bool
-	dropEvents bool
-	closed     bool
+	*machine
+	installation string
+	closed       bool
 }
 
 var _ runtimes.Engine = (*Engine)(nil)
 
+// machine is what all installations on it share.
+type machine struct {
+	mu          sync.Mutex
+	info        runtimes.EngineInfo
+	containers  map[string]*container // by id
+	images      map[string]*image     // by reference and by id
+	subs        map[*subscriber]struct{}
+	faults      []*fault
+	calls       []Call
+	changed     chan struct{} // closed and made anew by every change
+	made        int
+	pids        int
+	down        bool
+	dropEvents  bool
+	checkMounts bool
+}
+
 // New returns an engine without containers; the only image it knows is the sandbox's.
 func New() *Engine {
-	e := &Engine{
+	m := &machine{
 		info: runtimes.EngineInfo{
 			Name: "fake", Version: "20.10.24", APIVersion: "1.41", CPUs: 2, MemoryBytes: 8 << 30, Root: "/var/lib/fake",
 		},
@@ -53,7 +62,13 @@ func New() *Engine {
 		changed:    make(chan struct{}),
 		pids:       1000,
 	}
-	return e
+	return &Engine{machine: m, installation: "fairlead"}
+}
+
+// Open returns the same engine as an installation of that name sees it; that of New is "fairlead".
+// Faults and calls are shared.
+func (e *Engine) Open(installation string) *Engine {
+	return &Engine{machine: e.machine, installation: installation}
 }
 
 // container is one container, ours or not.
@@ -61,16 +76,24 @@ type container struct {
 	runtimes.Container
 	spec    runtimes.ContainerSpec
 	name    string
-	foreign bool
+	owner   string // the installation; empty when it is nobody's
 	process Process
 	lines   []line
-	timer   *time.Timer // ends the process by itself
-	stop    *time.Timer // ends the process after a signal
+	timer   *time.Timer                // ends the process by itself
+	stop    *time.Timer                // ends the process after a signal
+	execs   map[int]context.CancelFunc // commands that run in it
 }
 
 // Name returns the name that the engine gives to a container of that identity.
-func Name(id runtimes.Identity) string {
-	return fmt.Sprintf("fl_%s_%s_%s_%s_%d", id.Container, id.Pod.Name, id.Pod.Namespace, id.UID, id.Attempt)
+func (e *Engine) Name(id runtimes.Identity) string {
+	return fmt.Sprintf("%s_%s_%s_%s_%s_%d", e.installation, id.Container, id.Pod.Name, id.Pod.Namespace, id.UID, id.Attempt)
+}
+
+// CheckMounts makes Create refuse mounts whose source does not exist on this machine.
+func (e *Engine) CheckMounts() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.checkMounts = true
 }
 
 // SetInfo replaces what Info returns.
@@ -95,7 +118,7 @@ func (e *Engine) List(ctx context.Context) ([]runtimes.Container, error) {
 	var list []runtimes.Container
 	err := e.call(ctx, Call{Kind: CallList}, func() error {
 		for _, c := range e.sorted() {
-			if !c.foreign {
+			if c.owner == e.installation {
 				list = append(list, c.Container)
 			}
 		}
@@ -121,13 +144,13 @@ func (e *Engine) Inspect(ctx context.Context, id string) (runtimes.Container, er
 // Create implements runtimes.Engine.
 func (e *Engine) Create(ctx context.Context, spec runtimes.ContainerSpec) (string, error) {
 	var id string
-	err := e.call(ctx, Call{Kind: CallCreate, Target: Name(spec.Identity), Identity: spec.Identity, Spec: &spec}, func() error {
+	err := e.call(ctx, Call{Kind: CallCreate, Target: e.Name(spec.Identity), Identity: spec.Identity, Spec: &spec}, func() error {
 		if spec.UID == "" || spec.Container == "" || spec.Pod.Name == "" {
 			return fmt.Errorf("the identity has no pod, UID or container: %w", runtimes.ErrInvalid)
 		}
-		name := Name(spec.Identity)
+		name := e.Name(spec.Identity)
 		if c := e.named(name); c != nil {
-			if c.foreign || c.Identity != spec.Identity {
+			if c.owner != e.installation || c.Identity != spec.Identity {
 				return fmt.Errorf("the name %s is taken by container %s, which is not this one: %w", name, c.ID, runtimes.ErrConflict)
 			}
 			id = c.ID
@@ -143,7 +166,15 @@ func (e *Engine) Create(ctx context.Context, spec runtimes.ContainerSpec) (strin
 		if len(spec.Command) == 0 && len(spec.Args) == 0 && len(img.Entrypoint) == 0 && len(img.Cmd) == 0 {
 			return fmt.Errorf("no command specified: %w", runtimes.ErrInvalid)
 		}
+		if e.checkMounts {
+			for _, m := range spec.Mounts {
+				if _, err := os.Stat(m.Source); err != nil {
+					return fmt.Errorf("mount on %s: %w: %w", m.Target, err, runtimes.ErrInvalid)
+				}
+			}
+		}
 		c := e.add(name)
+		c.owner = e.installation
 		c.Identity, c.spec = spec.Identity, spec
 		c.Image, c.ImageID, c.Resources = spec.Image, img.ID, spec.Resources
 		c.process = img.run(spec)
@@ -154,13 +185,13 @@ func (e *Engine) Create(ctx context.Context, spec runtimes.ContainerSpec) (strin
 }
 
 // add makes a container that is not running. The caller holds the lock.
-func (e *Engine) add(name string) *container {
-	e.made++
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", name, e.made))
+func (m *machine) add(name string) *container {
+	m.made++
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", name, m.made))
 	c := &container{name: name}
 	c.ID, c.Created = hex.EncodeToString(sum[:]), time.Now()
-	e.containers[c.ID] = c
-	e.change()
+	m.containers[c.ID] = c
+	m.change()
 	return c
 }
 
@@ -178,11 +209,9 @@ func (e *Engine) Start(ctx context.Context, id string) error {
 // Kill implements runtimes.Engine.
 func (e *Engine) Kill(ctx context.Context, id, signal string) error {
 	return e.call(ctx, Call{Kind: CallKill, Target: id, Signal: signal}, func() error {
-		c, err := e.ours(id)
-		if err != nil {
-			return err
+		if c, err := e.ours(id); err == nil {
+			e.signal(c, signal)
 		}
-		e.signal(c, signal)
 		return nil
 	})
 }
@@ -190,7 +219,7 @@ func (e *Engine) Kill(ctx context.Context, id, signal string) error {
 // Remove implements runtimes.Engine.
 func (e *Engine) Remove(ctx context.Context, id string) error {
 	return e.call(ctx, Call{Kind: CallRemove, Target: id}, func() error {
-		if c := e.containers[id]; c != nil && !c.foreign {
+		if c, err := e.ours(id); err == nil {
 			e.remove(c)
 		}
 		return nil
@@ -210,13 +239,16 @@ func (e *Engine) Update(ctx context.Context, id string, r plan.Resources) error 
 	})
 }
 
-// Close stops every process and makes Events return. It may be called more than once.
+// Close makes Events return and lets the installation's processes do nothing by themselves any more. It
+// may be called more than once.
 func (e *Engine) Close() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.closed = true
 	for _, c := range e.containers {
-		c.stopTimers()
+		if c.owner == e.installation {
+			c.stopTimers()
+		}
 	}
 	e.change()
 	return nil
@@ -225,14 +257,14 @@ func (e *Engine) Close() error {
 // ours finds a container of this installation. The caller holds the lock.
 func (e *Engine) ours(id string) (*container, error) {
 	c := e.containers[id]
-	if c == nil || c.foreign {
+	if c == nil || c.owner != e.installation {
 		return nil, fmt.Errorf("no such container %s: %w", id, runtimes.ErrNotFound)
 	}
 	return c, nil
 }
 
-func (e *Engine) named(name string) *container {
-	for _, c := range e.containers {
+func (m *machine) named(name string) *container {
+	for _, c := range m.containers {
 		if c.name == name {
 			return c
 		}
@@ -241,9 +273,9 @@ func (e *Engine) named(name string) *container {
 }
 
 // sorted returns all containers, the oldest first.
-func (e *Engine) sorted() []*container {
+func (m *machine) sorted() []*container {
 	var list []*container
-	for _, c := range e.containers {
+	for _, c := range m.containers {
 		list = append(list, c)
 	}
 	slices.SortFunc(list, func(a, b *container) int {
@@ -253,7 +285,7 @@ func (e *Engine) sorted() []*container {
 }
 
 // change wakes everybody who waits for something to change. The caller holds the lock.
-func (e *Engine) change() {
-	close(e.changed)
-	e.changed = make(chan struct{})
+func (m *machine) change() {
+	close(m.changed)
+	m.changed = make(chan struct{})
 }

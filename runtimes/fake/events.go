@@ -9,7 +9,8 @@ import (
 )
 
 type subscriber struct {
-	queue []runtimes.Event
+	installation string
+	queue        []runtimes.Event
 	// lost is true when the connection broke: a gap comes first when it is there again.
 	lost bool
 }
@@ -25,7 +26,7 @@ func (e *Engine) Events(ctx context.Context, on func(runtimes.Event)) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	s := &subscriber{lost: true}
+	s := &subscriber{installation: e.installation, lost: true}
 	e.mu.Lock()
 	e.subs[s] = struct{}{}
 	e.mu.Unlock()
@@ -84,10 +85,10 @@ func (e *Engine) Disconnect() {
 	e.change()
 }
 
-// emit tells subscribers what happened to one of our containers. The caller holds the lock.
-func (e *Engine) emit(c *container, kind runtimes.EventKind) {
-	defer e.change()
-	if c.foreign || e.dropEvents || e.down {
+// emit tells an installation what happened to one of its containers. The caller holds the lock.
+func (m *machine) emit(c *container, kind runtimes.EventKind) {
+	defer m.change()
+	if c.owner == "" || m.dropEvents || m.down {
 		return
 	}
 	id := c.Identity
@@ -96,8 +97,8 @@ func (e *Engine) emit(c *container, kind runtimes.EventKind) {
 	if kind == runtimes.EventDie {
 		ev.ExitCode = c.ExitCode
 	}
-	for s := range e.subs {
-		if !s.lost {
+	for s := range m.subs {
+		if !s.lost && s.installation == c.owner {
 			s.queue = append(s.queue, ev)
 		}
 	}

@@ -9,10 +9,10 @@ import (
 
 // Hand is somebody at the machine who does things to containers without asking. Its methods report
 // whether there is such a container.
-type Hand struct{ e *Engine }
+type Hand struct{ e *machine }
 
 // Hand returns somebody at the machine.
-func (e *Engine) Hand() Hand { return Hand{e} }
+func (e *Engine) Hand() Hand { return Hand{e.machine} }
 
 func (h Hand) on(id string, do func(c *container)) bool {
 	h.e.mu.Lock()
@@ -98,12 +98,23 @@ func (e *Engine) AddForeign(name string) string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	c := e.add(name)
-	c.foreign = true
 	_ = e.start(c)
 	return c.ID
 }
 
-// State is a container as it is, ours or not.
+// Tamper makes a copy of a container with labels that were changed, so that it is not ours, and returns
+// its id.
+func (h Hand) Tamper(id string) string {
+	var copied string
+	h.on(id, func(c *container) {
+		t := h.e.add(c.name + "_copy")
+		t.spec, t.process = c.spec, c.process
+		copied = t.ID
+	})
+	return copied
+}
+
+// State is a container as it is, of this installation or not.
 type State struct {
 	runtimes.Container
 	Name    string
@@ -117,7 +128,7 @@ func (e *Engine) Containers() []State {
 	defer e.mu.Unlock()
 	var out []State
 	for _, c := range e.sorted() {
-		out = append(out, State{Container: c.Container, Name: c.name, Foreign: c.foreign, Spec: c.spec})
+		out = append(out, State{Container: c.Container, Name: c.name, Foreign: c.owner != e.installation, Spec: c.spec})
 	}
 	return out
 }

@@ -17,7 +17,11 @@ type line struct {
 }
 
 func (c *container) print(text string, stderr bool) {
-	c.lines = append(c.lines, line{time.Now(), text, stderr})
+	end := "\n"
+	if c.spec.TTY {
+		end, stderr = "\r\n", false
+	}
+	c.lines = append(c.lines, line{time.Now(), text + end, stderr})
 }
 
 // Print makes a container's process write a line.
@@ -76,7 +80,7 @@ func (l line) write(opt runtimes.LogOptions, stdout, stderr io.Writer) error {
 	if w == nil {
 		return nil
 	}
-	text := l.text + "\n"
+	text := l.text
 	if opt.Timestamps {
 		text = l.at.UTC().Format(time.RFC3339Nano) + " " + text
 	}

@@ -1,8 +1,10 @@
 package fake
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -32,12 +34,21 @@ type Process struct {
 	// OnStart is called when the process starts, for example to write a termination log into a mount. It
 	// must not call the engine.
 	OnStart func(runtimes.ContainerSpec)
-	// Exec answers commands that are run in the container; nil answers all with exit code 0.
-	Exec func(ctx context.Context, cmd []string) (runtimes.ExecResult, error)
+	// Exec runs a command in the container and returns its exit code; nil answers all with 0. ctx ends
+	// when the caller gives up or the container ends.
+	Exec func(ctx context.Context, cmd Command) (exitCode int, err error)
+}
+
+// Command is a command that is run in a container. Its streams are never nil.
+type Command struct {
+	Args           []string
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	TTY            bool
 }
 
 // start runs a container's process. The caller holds the lock.
-func (e *Engine) start(c *container) error {
+func (m *machine) start(c *container) error {
 	if c.Running {
 		return nil
 	}
@@ -45,7 +56,7 @@ func (e *Engine) start(c *container) error {
 		return fmt.Errorf("container %s is marked for removal: %w", c.name, runtimes.ErrConflict)
 	}
 	if id := c.spec.SandboxID; id != "" {
-		sandbox := e.containers[id]
+		sandbox := m.containers[id]
 		if sandbox == nil {
 			return fmt.Errorf("no such container %s to join: %w", id, runtimes.ErrNotFound)
 		}
@@ -57,8 +68,8 @@ func (e *Engine) start(c *container) error {
 		c.Error, c.ExitCode = msg, 127
 		return fmt.Errorf("start %s: %s: %w", c.name, msg, runtimes.ErrInvalid)
 	}
-	e.pids++
-	c.Running, c.PID, c.StartedAt = true, e.pids, time.Now()
+	m.pids++
+	c.Running, c.PID, c.StartedAt = true, m.pids, time.Now()
 	c.FinishedAt, c.ExitCode, c.OOM, c.Error = time.Time{}, 0, false, ""
 	p := c.process
 	if p.OnStart != nil {
@@ -70,30 +81,30 @@ func (e *Engine) start(c *container) error {
 	for _, s := range p.Errors {
 		c.print(s, true)
 	}
-	e.emit(c, runtimes.EventStart)
+	m.emit(c, runtimes.EventStart)
 	if p.Exits {
 		code := p.Code
 		if p.OOM {
 			code = 137
 		}
-		e.after(&c.timer, p.After, c, func() {
+		m.after(&c.timer, p.After, c, func() {
 			if p.OOM {
 				c.OOM = true
-				e.emit(c, runtimes.EventOOM)
+				m.emit(c, runtimes.EventOOM)
 			}
-			e.exit(c, code)
+			m.exit(c, code)
 		})
 	}
 	return nil
 }
 
 // after runs end, with the lock, when c still runs the same process d later.
-func (e *Engine) after(timer **time.Timer, d time.Duration, c *container, end func()) {
+func (m *machine) after(timer **time.Timer, d time.Duration, c *container, end func()) {
 	pid := c.PID
 	*timer = time.AfterFunc(d, func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		if !e.closed && c.Running && c.PID == pid {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if c.Running && c.PID == pid {
 			end()
 		}
 	})
@@ -109,20 +120,24 @@ func (c *container) stopTimers() {
 }
 
 // exit ends a process that runs. The caller holds the lock.
-func (e *Engine) exit(c *container, code int) {
+func (m *machine) exit(c *container, code int) {
 	c.stopTimers()
 	c.Running, c.Paused, c.PID, c.ExitCode, c.FinishedAt = false, false, 0, code, time.Now()
-	e.emit(c, runtimes.EventDie)
-	for _, o := range e.sorted() {
+	m.emit(c, runtimes.EventDie)
+	for _, cancel := range c.execs {
+		cancel()
+	}
+	c.execs = nil
+	for _, o := range m.sorted() {
 		// Without its first process a PID namespace ends.
 		if o.spec.SandboxID == c.ID && o.spec.PIDMode == "sandbox" && o.Running {
-			e.exit(o, 137)
+			m.exit(o, 137)
 		}
 	}
 }
 
 // signal does what a signal does to a process; without one it does nothing. The caller holds the lock.
-func (e *Engine) signal(c *container, signal string) {
+func (m *machine) signal(c *container, signal string) {
 	if !c.Running {
 		return
 	}
@@ -130,60 +145,65 @@ func (e *Engine) signal(c *container, signal string) {
 	case "SIGKILL", "SIG9":
 		if c.Paused {
 			c.Paused = false
-			e.emit(c, runtimes.EventUnpause)
+			m.emit(c, runtimes.EventUnpause)
 		}
-		e.exit(c, 137)
+		m.exit(c, 137)
 	case "SIGTERM", "SIGINT", "SIGQUIT", c.spec.StopSignal:
 		if c.process.IgnoreTERM || c.stop != nil {
 			return
 		}
 		if c.Paused { // what a paused process is sent it gets when it goes on, and the engine lets it
 			c.Paused = false
-			e.emit(c, runtimes.EventUnpause)
+			m.emit(c, runtimes.EventUnpause)
 		}
 		if c.process.StopTakes == 0 {
-			e.exit(c, c.process.StopCode)
+			m.exit(c, c.process.StopCode)
 			return
 		}
-		e.after(&c.stop, c.process.StopTakes, c, func() { e.exit(c, c.process.StopCode) })
+		m.after(&c.stop, c.process.StopTakes, c, func() { m.exit(c, c.process.StopCode) })
 	}
 }
 
 // remove kills and forgets a container. The caller holds the lock.
-func (e *Engine) remove(c *container) {
+func (m *machine) remove(c *container) {
 	if c.Running {
-		e.exit(c, 137)
+		m.exit(c, 137)
 	}
 	c.stopTimers()
-	delete(e.containers, c.ID)
-	e.emit(c, runtimes.EventRemove)
+	delete(m.containers, c.ID)
+	m.emit(c, runtimes.EventRemove)
 }
 
 // Exec implements runtimes.Engine.
 func (e *Engine) Exec(ctx context.Context, id string, cmd []string, limit int) (runtimes.ExecResult, error) {
-	r, err := e.exec(ctx, Call{Kind: CallExec, Target: id, Command: cmd})
-	if len(r.Output) > limit {
-		r.Output = r.Output[:limit]
-	}
-	return r, err
-}
-
-// Attach implements runtimes.Engine. The output of the command goes to opt.Stdout.
-func (e *Engine) Attach(ctx context.Context, id string, cmd []string, opt runtimes.ExecOptions) (int, error) {
-	r, err := e.exec(ctx, Call{Kind: CallAttach, Target: id, Command: cmd})
+	out := &cut{limit: limit}
+	code, err := e.exec(ctx, Call{Kind: CallExec, Target: id, Command: cmd}, runtimes.ExecOptions{Stdout: out, Stderr: out})
 	if err != nil {
-		return 0, err
+		return runtimes.ExecResult{}, err
 	}
-	if opt.Stdout != nil && len(r.Output) > 0 {
-		if _, err := opt.Stdout.Write(r.Output); err != nil {
-			return 0, fmt.Errorf("copy the output: %w", err)
-		}
-	}
-	return r.ExitCode, nil
+	return runtimes.ExecResult{ExitCode: code, Output: out.data}, nil
 }
 
-func (e *Engine) exec(ctx context.Context, call Call) (runtimes.ExecResult, error) {
-	var run func(context.Context, []string) (runtimes.ExecResult, error)
+// cut keeps the first bytes that are written to it.
+type cut struct {
+	data  []byte
+	limit int
+}
+
+func (c *cut) Write(p []byte) (int, error) {
+	c.data = append(c.data, p[:min(len(p), c.limit-len(c.data))]...)
+	return len(p), nil
+}
+
+// Attach implements runtimes.Engine. A terminal's lines end with "\r\n", and all go to Stdout.
+func (e *Engine) Attach(ctx context.Context, id string, cmd []string, opt runtimes.ExecOptions) (int, error) {
+	return e.exec(ctx, Call{Kind: CallAttach, Target: id, Command: cmd}, opt)
+}
+
+func (e *Engine) exec(ctx context.Context, call Call, opt runtimes.ExecOptions) (int, error) {
+	var run func(context.Context, Command) (int, error)
+	inside, cancel := context.WithCancel(ctx)
+	defer cancel()
 	err := e.call(ctx, call, func() error {
 		c, err := e.ours(call.Target)
 		if err != nil {
@@ -192,11 +212,46 @@ func (e *Engine) exec(ctx context.Context, call Call) (runtimes.ExecResult, erro
 		if !c.Running || c.Paused {
 			return fmt.Errorf("container %s is not running: %w", c.name, runtimes.ErrConflict)
 		}
+		if c.execs == nil {
+			c.execs = map[int]context.CancelFunc{}
+		}
+		c.execs[len(c.execs)] = cancel
 		run = c.process.Exec
 		return nil
 	})
 	if err != nil || run == nil {
-		return runtimes.ExecResult{}, err
+		return 0, err
 	}
-	return run(ctx, call.Command)
+	cmd := Command{Args: call.Command, Stdin: opt.Stdin, Stdout: opt.Stdout, Stderr: opt.Stderr, TTY: opt.TTY}
+	if cmd.Stdin == nil {
+		cmd.Stdin = strings.NewReader("")
+	}
+	if cmd.Stdout == nil {
+		cmd.Stdout = io.Discard
+	}
+	if cmd.TTY {
+		cmd.Stdout = terminal{cmd.Stdout}
+		cmd.Stderr = cmd.Stdout
+	}
+	if cmd.Stderr == nil {
+		cmd.Stderr = io.Discard
+	}
+	code, err := run(inside, cmd)
+	switch {
+	case ctx.Err() != nil:
+		return 0, fmt.Errorf("%s: %w", call.Kind, ctx.Err())
+	case inside.Err() != nil: // the container ended, and the command with it
+		return 137, nil
+	}
+	return code, err
+}
+
+// terminal ends lines as terminals do.
+type terminal struct{ w io.Writer }
+
+func (t terminal) Write(p []byte) (int, error) {
+	if _, err := t.w.Write(bytes.ReplaceAll(p, []byte("\n"), []byte("\r\n"))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
