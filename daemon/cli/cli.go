@@ -20,6 +20,7 @@ import (
 
 	"github.com/fairlead-dev/fairlead/daemon/api"
 	"github.com/fairlead-dev/fairlead/daemon/cli/planview"
+	"github.com/fairlead-dev/fairlead/daemon/settings"
 	"github.com/fairlead-dev/fairlead/daemon/telemetry"
 )
 
@@ -116,7 +117,7 @@ func (a *app) root() *cobra.Command {
 	c.SetFlagErrorFunc(flagError)
 	f := c.PersistentFlags()
 	f.StringVar(&a.settings.Socket, "socket", "", "unix socket of the daemon (default: fairlead.sock in the state directory)")
-	f.StringVar(&a.settings.StateDir, "state-dir", a.stateDir(), "directory of the daemon's state")
+	f.StringVar(&a.settings.StateDir, "state-dir", "", "directory of the daemon's state (default: "+a.stateDir()+")")
 	f.StringVar(&a.settings.ConfigFile, "config", a.Getenv("FAIRLEAD_CONFIG"), "settings file of the daemon")
 	f.StringVar(&a.settings.Engine, "engine", "", "address of the Docker engine (default: DOCKER_HOST, or the local engine)")
 	f.BoolVar(&a.noColor, "no-color", false, "no colours")
@@ -136,11 +137,31 @@ func (a *app) root() *cobra.Command {
 	return c
 }
 
-// defaults sets what follows from other flags. Calling it again after more flags were read is allowed.
+// defaults sets what follows from other flags, the environment and the settings file, in that order.
+// Calling it again after more flags were read is allowed.
 func (a *app) defaults(c *cobra.Command) {
-	if f := c.Flag("socket"); f == nil || !f.Changed {
-		a.settings.Socket = cmp.Or(a.Getenv("FAIRLEAD_SOCKET"), filepath.Join(a.settings.StateDir, socketName))
+	s := &a.settings
+	given := func(flag string) bool { f := c.Flag(flag); return f != nil && f.Changed }
+	var file settings.Settings
+	if s.ConfigFile != "" {
+		file, _ = settings.Read(s.ConfigFile) // whoever needs the file reads it again and reports what is wrong
 	}
+	if !given("state-dir") {
+		s.StateDir = cmp.Or(a.Getenv("FAIRLEAD_STATE_DIR"), file.StateDir, a.stateDir())
+	}
+	s.StateDir = absolute(s.StateDir)
+	if !given("socket") {
+		s.Socket = cmp.Or(a.Getenv("FAIRLEAD_SOCKET"), file.Socket, filepath.Join(s.StateDir, socketName))
+	}
+	s.Socket = absolute(s.Socket)
+}
+
+// absolute makes a path independent of the current directory; what cannot be is left as it is.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil && path != "" {
+		return abs
+	}
+	return path
 }
 
 // backend returns the daemon's client or, where no daemon answers, a local backend. A location on the
@@ -170,8 +191,9 @@ func (a *app) backend(ctx context.Context) (b api.Backend, daemon bool, closeFn 
 	return b, false, closeFn, nil
 }
 
-// with runs f with a backend and closes it.
-func (a *app) with(ctx context.Context, f func(api.Backend) error) error {
+// with runs f with a backend that may do what access says, and closes it.
+func (a *app) with(ctx context.Context, access Access, f func(api.Backend) error) error {
+	a.settings.Access = access
 	b, _, done, err := a.backend(ctx)
 	if err != nil {
 		return err

@@ -46,7 +46,7 @@ Kinds: ` + kindHelp() + `.`,
 			if r.kind == "Event" || r.kind == "Node" {
 				return fmt.Errorf("describe does not know %s; use `fairlead get %s -o yaml`", r.plural, r.plural)
 			}
-			return a.with(c.Context(), func(b api.Backend) error {
+			return a.with(c.Context(), Look, func(b api.Backend) error {
 				ref, err := a.find(c.Context(), b, r, name)
 				if err != nil {
 					return err

@@ -60,7 +60,11 @@ Exit codes: 0 when everything is gone, 1 on an error and when the answer is no.`
   fairlead down --dry-run`,
 		ValidArgsFunction: a.completeApplications,
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.with(c.Context(), func(b api.Backend) error { return a.down(c.Context(), b, args, yes, dry) })
+			access := Change
+			if dry {
+				access = Look
+			}
+			return a.with(c.Context(), access, func(b api.Backend) error { return a.down(c.Context(), b, args, yes, dry) })
 		},
 	}
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")

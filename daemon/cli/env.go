@@ -66,9 +66,24 @@ type Settings struct {
 	Engine   string
 	StateDir string
 	Socket   string
+	// Access is what a local backend is needed for.
+	Access Access
 	// Listen is the address for /healthz, /readyz and /metrics; empty for none.
 	Listen string
 }
+
+// Access is how much a local backend may do.
+type Access int
+
+// The kinds of access, the least first.
+const (
+	// Look only reads: no call to the engine changes anything.
+	Look Access = iota
+	// Exec also runs commands in containers.
+	Exec
+	// Change carries out plans.
+	Change
+)
 
 // Auth says where credentials for Location are. Secrets are in files, never in arguments.
 type Auth struct {
@@ -84,9 +99,6 @@ type Auth struct {
 
 // stateDir is where state is kept unless a flag says otherwise.
 func (e Env) stateDir() string {
-	if d := e.Getenv("FAIRLEAD_STATE_DIR"); d != "" {
-		return d
-	}
 	if os.Geteuid() == 0 {
 		return "/var/lib/fairlead"
 	}

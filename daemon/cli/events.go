@@ -46,7 +46,7 @@ With --watch and -o json every event is one line of JSON.`,
 			if since > 0 {
 				q.Since = a.Now().Add(-since)
 			}
-			return a.with(c.Context(), func(b api.Backend) error {
+			return a.with(c.Context(), Look, func(b api.Backend) error {
 				if of != "" {
 					r, name, err := parseKindName(of)
 					if err != nil {

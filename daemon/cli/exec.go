@@ -42,7 +42,7 @@ Exit codes: that of the command; 1 when it could not be run.`,
 		ValidArgsFunction: a.completePod,
 		RunE: func(c *cobra.Command, args []string) error {
 			r.Command = args[1:]
-			return a.with(c.Context(), func(b api.Backend) error { return a.exec(c.Context(), b, args[0], r) })
+			return a.with(c.Context(), Exec, func(b api.Backend) error { return a.exec(c.Context(), b, args[0], r) })
 		},
 	}
 	a.namespaced(c)

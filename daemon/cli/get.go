@@ -43,7 +43,7 @@ and all, which is pods, deployments, replicasets and jobs.
 			if a.selector != "" && slices.ContainsFunc(want, func(w wanted) bool { return len(w.names) > 0 }) {
 				return errors.New("--selector cannot be used together with names")
 			}
-			return a.with(c.Context(), func(b api.Backend) error {
+			return a.with(c.Context(), Look, func(b api.Backend) error {
 				if watch {
 					return a.watch(c.Context(), b, want, noHead)
 				}

@@ -62,7 +62,7 @@ containers of a workload or selector that come later are followed too.`,
 			if o.follow && o.previous {
 				return errors.New("--previous cannot be used together with --follow: what has ended has no more lines")
 			}
-			return a.with(c.Context(), func(b api.Backend) error {
+			return a.with(c.Context(), Look, func(b api.Backend) error {
 				l := &logReader{app: a, b: b, o: o, since: since}
 				err := l.read(c.Context(), args)
 				if o.follow && contextDone(c.Context(), err) {

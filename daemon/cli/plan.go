@@ -75,7 +75,7 @@ Exit codes: 0, and 1 on an error. With --detailed-exitcode: 0 nothing to do, 2 c
 				req.Ref = a.settings.Ref
 			}
 			var res api.PlanResult
-			err := a.with(c.Context(), func(b api.Backend) (err error) {
+			err := a.with(c.Context(), Look, func(b api.Backend) (err error) {
 				res, err = b.Plan(c.Context(), req, nil)
 				return err
 			})
@@ -195,7 +195,7 @@ has moved since the plan was made, and says what was expected and what is there.
 				}
 			}
 			var res api.ApplyResult
-			err := a.with(c.Context(), func(b api.Backend) (err error) {
+			err := a.with(c.Context(), Change, func(b api.Backend) (err error) {
 				res, err = b.Apply(c.Context(), req, a.progress())
 				return err
 			})

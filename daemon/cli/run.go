@@ -8,14 +8,11 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/fairlead-dev/fairlead/daemon/cli/planview"
-	"github.com/fairlead-dev/fairlead/daemon/telemetry"
 )
 
 func (a *app) upCmd() *cobra.Command {
@@ -96,23 +93,12 @@ func (a *app) runLogged(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	log.Info().Str("version", a.Version).Str("socket", a.settings.Socket).Msg("fairlead starts")
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		// Run ends for its own reasons only with an error; otherwise the others would go on alone.
-		err := sys.Run(ctx)
-		if err == nil && ctx.Err() == nil {
-			err = errors.New("the daemon ended by itself")
-		}
-		return err
-	})
-	group.Go(func() error {
-		a.notifySystemd(ctx, sys, log)
-		return nil
-	})
-	err = group.Wait()
+	err = sys.Run(ctx)
+	if err == nil && ctx.Err() == nil {
+		return errors.New("the daemon ended by itself")
+	}
 	if err == nil || errors.Is(err, context.Canceled) {
-		log.Info().Msg("fairlead stops; what runs goes on running")
+		log.Info().Msg("fairlead stopped; what runs goes on running")
 		return nil
 	}
 	return err
@@ -123,72 +109,6 @@ func (a *app) newSystem(ctx context.Context, log zerolog.Logger) (System, error)
 		return nil, errors.New("this build has no daemon")
 	}
 	return a.New(ctx, a.settings, log)
-}
-
-const (
-	// readyWait is how long systemd is kept waiting for the first reconciliation: a daemon whose engine is
-	// down works on, and being killed for it would help nobody.
-	readyWait = time.Minute
-	// statusEvery is how often the line for `systemctl status` is looked at.
-	statusEvery = 10 * time.Second
-)
-
-// notifySystemd tells systemd how the daemon fares until ctx ends. Outside of a notify unit it does nothing.
-func (a *app) notifySystemd(ctx context.Context, sys System, log zerolog.Logger) {
-	if a.Getenv("NOTIFY_SOCKET") == "" {
-		return
-	}
-	var n telemetry.Notifier
-	warn := func(err error) {
-		if err != nil {
-			log.Warn().Err(err).Msg("systemd is not told")
-		}
-	}
-	var dog sync.WaitGroup
-	defer dog.Wait()
-	dog.Go(func() {
-		// Sources takes the daemon's lock and asks nobody else: an engine that hangs is no reason to be killed.
-		warn(n.Watchdog(ctx, func() error { _, err := sys.Sources(ctx); return err }))
-	})
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	shown, ready, since := "", false, time.Now()
-	for {
-		line, isReady := a.statusLine(ctx, sys)
-		switch {
-		case !ready && (isReady || time.Since(since) >= readyWait):
-			ready, shown = true, line
-			warn(n.Ready(line))
-			tick.Reset(statusEvery)
-		case line != shown:
-			shown = line
-			warn(n.Status(line))
-		}
-		select {
-		case <-ctx.Done():
-			warn(n.Stopping())
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-// statusLine sums the daemon up in a line.
-func (a *app) statusLine(ctx context.Context, sys System) (line string, ready bool) {
-	ctx, cancel := context.WithTimeout(ctx, statusEvery)
-	defer cancel()
-	st, err := sys.Status(ctx)
-	if err != nil {
-		return "not ready: " + planview.Clean(err.Error()), false
-	}
-	if !st.Ready {
-		return "not ready: " + planview.Clean(strings.Join(st.Reasons, "; ")), false
-	}
-	pods, podsReady := 0, 0
-	for _, node := range st.Nodes {
-		pods, podsReady = pods+node.Pods, podsReady+node.PodsReady
-	}
-	return fmt.Sprintf("%s, %d of %s ready", plural(len(st.Applications), "application"), podsReady, plural(pods, "pod")), true
 }
 
 // lastLines keeps the newest lines that were written to it.
