@@ -98,6 +98,9 @@ func (w *world) Declared(application string, objects []object.Object) diag.List 
 	d, found := s.declarations(objects)
 	s.mu.Lock()
 	_, declared := s.declared[application]
+	if e := s.applications[application]; e != nil && (!e.decl.Prune || (len(objects) == 0 && !e.decl.AllowEmpty)) {
+		d.Incomplete = true // what is gone may not be deleted, so it stays declared
+	}
 	s.mu.Unlock()
 	if !declared && len(d.Applications) == 0 && len(d.Sources) == 0 {
 		return found

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -266,11 +267,14 @@ func (a *Application) pass(ctx context.Context) time.Time {
 	}
 	if p.Empty() {
 		a.failed, a.failures = nil, 0
-		if err := a.succeed(c); err != nil {
-			return a.finish(st, Failed, "StateNotWritten", err.Error(), now.Add(10*time.Second))
-		}
-		st.Applied, st.AppliedAt = a.record.Revision, a.record.AppliedAt
 		health, reason, detail := rollup(p, problem)
+		// A rollout that was given up leaves nothing to do, and yet the revision does not run.
+		if health == Healthy || (problem.reason != "" && reason == problem.reason) {
+			if err := a.succeed(c); err != nil {
+				return a.finish(st, Failed, "StateNotWritten", err.Error(), now.Add(10*time.Second))
+			}
+			st.Applied, st.AppliedAt = a.record.Revision, a.record.AppliedAt
+		}
 		return a.finish(st, health, reason, detail, p.Wake)
 	}
 
@@ -438,6 +442,12 @@ func (a *Application) walk(ctx context.Context, c Config, p plan.Plan) Report {
 	for {
 		select {
 		case r := <-done:
+			if ctx.Err() == nil && errors.Is(walkCtx.Err(), context.DeadlineExceeded) {
+				r.Superseded = false
+				if r.Err == nil {
+					r.Err = fmt.Errorf("not done within %s: %s", c.Timeout, pending(p))
+				}
+			}
 			return r
 		case <-ctx.Done():
 			cancel()

@@ -12,7 +12,9 @@ import (
 type Notifier struct{}
 
 // Ready tells that the daemon is up, with a line for `systemctl status`.
-func (Notifier) Ready(status string) error { return notify(daemon.SdNotifyReady + "\nSTATUS=" + status) }
+func (Notifier) Ready(status string) error {
+	return notify(daemon.SdNotifyReady + "\nSTATUS=" + status)
+}
 
 // Status replaces the line for `systemctl status`.
 func (Notifier) Status(status string) error { return notify("STATUS=" + status) }

@@ -1,0 +1,257 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/fairlead-dev/fairlead/runtimes/runtimetest"
+)
+
+// TestScripts runs the scripts in testdata/scripts: the real program on the real engine with real
+// repositories. Each script has an installation, a state directory and a subnet of its own.
+//
+// Besides the commands of testscript there are:
+//
+//	daemon ARG...            start "fairlead ARG..." in the background; its log is in daemon.log
+//	stop [SIGNAL]            end the daemon with a signal, TERM without one, and wait for it
+//	eventually CMD ARG...    run a program again and again until it succeeds, for a minute at most
+//	commit DIR MESSAGE       commit everything in a work tree
+//	get PATTERN URL          fail unless the page matches
+//	engine kill|rm|pause|unpause PART...   do to the one running container with all PARTs in its name what a person with docker does
+//	engine ids FILE          write the ids of the installation's containers to a file, sorted
+//	engine none              fail if a container of the installation is left
+//
+// $IMAGE is the test program of runtimes/runtimetest/program; $GIT, $GIT_CA and $GIT_PASSWORD reach a
+// Git server with the repositories below $WORK.
+func TestScripts(t *testing.T) {
+	program := fairlead(t)
+	image := runtimetest.Image(t)
+	e := openEngine(t)
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/scripts",
+		Setup: func(env *testscript.Env) error {
+			return (&host{engine: e, installation: runtimetest.Name(t)}).setup(t, env, program, image)
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"daemon": cmdDaemon, "stop": cmdStop, "eventually": cmdEventually, "commit": cmdCommit, "get": cmdGet, "engine": cmdEngine,
+		},
+	})
+}
+
+// host is what one script works on.
+type host struct {
+	engine       engine
+	installation string
+	daemon       *exec.Cmd
+	log          *os.File
+}
+
+type hostKey struct{}
+
+// subnets counts the subnets that were given out: 10.200.0.0/24, 10.200.1.0/24, …
+var subnets atomic.Int32
+
+func (h *host) setup(t *testing.T, env *testscript.Env, program, image string) error {
+	n := subnets.Add(1) - 1
+	state := filepath.Join(env.WorkDir, ".state")
+	config := filepath.Join(env.WorkDir, ".fairlead.yaml")
+	run, err := os.MkdirTemp("", h.installation)
+	if err != nil {
+		return err
+	}
+	settings := fmt.Sprintf("installation: %s\nstateDir: %s\nrunDir: %s\nnetwork: {cidr: 10.200.%d.0/24}\ndefaults: {interval: 1s, retryInterval: 2s}\n", h.installation, state, run, n)
+	if err := os.WriteFile(config, []byte(settings), 0o600); err != nil {
+		return err
+	}
+	git := serveGit(t, env.WorkDir)
+	ca := filepath.Join(env.WorkDir, ".git-ca.pem")
+	password := filepath.Join(env.WorkDir, ".git-password")
+	if err := errors.Join(os.WriteFile(ca, git.CA, 0o600), os.WriteFile(password, []byte(gitPassword), 0o600)); err != nil {
+		return err
+	}
+	for _, v := range []string{
+		"PATH=" + filepath.Dir(program) + string(os.PathListSeparator) + os.Getenv("PATH"),
+		"FAIRLEAD_CONFIG=" + config, "STATE=" + state, "IMAGE=" + image, "INSTALLATION=" + h.installation,
+		"DOCKER_HOST=" + os.Getenv("DOCKER_HOST"), "NO_COLOR=1", "CI=",
+		"GIT=" + git.URL, "GIT_CA=" + ca, "GIT_PASSWORD=" + password, "GIT_USER=" + gitUser,
+		"GIT_AUTHOR_NAME=Jane", "GIT_AUTHOR_EMAIL=jane@example.org", "GIT_COMMITTER_NAME=Jane", "GIT_COMMITTER_EMAIL=jane@example.org",
+		"GIT_CONFIG_NOSYSTEM=1",
+	} {
+		key, value, _ := strings.Cut(v, "=")
+		env.Setenv(key, value)
+	}
+	env.Values[hostKey{}] = h
+	vars := env.Vars
+	env.Defer(func() {
+		err := h.stop(syscall.SIGTERM)
+		down := exec.Command(program, "down", "--yes")
+		down.Env, down.Dir = vars, env.WorkDir
+		if out, e := down.CombinedOutput(); e != nil {
+			err = errors.Join(err, fmt.Errorf("fairlead down: %w\n%s", e, out))
+		}
+		if err = errors.Join(err, h.engine.clean(h.installation), os.RemoveAll(run)); err != nil {
+			t.Errorf("%s: %v", filepath.Base(env.WorkDir), err)
+		}
+	})
+	return nil
+}
+
+func hostOf(ts *testscript.TestScript) *host { return ts.Value(hostKey{}).(*host) }
+
+func (h *host) stop(sig syscall.Signal) error {
+	if h.daemon == nil {
+		return nil
+	}
+	d := h.daemon
+	h.daemon = nil
+	defer h.log.Close()
+	if err := d.Process.Signal(sig); err != nil {
+		return fmt.Errorf("stop the daemon: %w", err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- d.Wait() }()
+	select {
+	case err := <-done:
+		if sig != syscall.SIGKILL && err != nil {
+			return fmt.Errorf("the daemon ended with %w", err)
+		}
+		return nil
+	case <-time.After(30 * time.Second):
+		return errors.Join(errors.New("the daemon did not end within 30 s"), d.Process.Kill(), <-done)
+	}
+}
+
+func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
+	h := hostOf(ts)
+	if neg || len(args) == 0 || h.daemon != nil {
+		ts.Fatalf("usage: daemon ARG..., once at a time")
+	}
+	log, err := os.OpenFile(ts.MkAbs("daemon.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	ts.Check(err)
+	program, err := buildFairlead()
+	ts.Check(err)
+	cmd := exec.Command(program, args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = ts.MkAbs("."), log, log
+	for _, name := range []string{"PATH", "HOME", "FAIRLEAD_CONFIG", "DOCKER_HOST", "NO_COLOR"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	ts.Check(cmd.Start())
+	h.daemon, h.log = cmd, log
+}
+
+func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
+	sig := syscall.SIGTERM
+	if len(args) == 1 && args[0] == "KILL" {
+		sig = syscall.SIGKILL
+	}
+	ts.Check(hostOf(ts).stop(sig))
+}
+
+func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
+	deadline := time.Now().Add(time.Minute)
+	for {
+		err := ts.Exec(args[0], args[1:]...)
+		if (err == nil) != neg {
+			return
+		}
+		if time.Now().After(deadline) {
+			log, _ := os.ReadFile(ts.MkAbs("daemon.log"))
+			ts.Fatalf("%s: still %v after a minute; the daemon's log:\n%s", strings.Join(args, " "), err, log)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+func cmdCommit(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: commit DIR MESSAGE")
+	}
+	dir := ts.MkAbs(args[0])
+	if _, err := os.Stat(filepath.Join(dir, ".git")); err != nil {
+		ts.Check(ts.Exec("git", "init", "-q", "-b", "main", dir))
+	}
+	ts.Check(ts.Exec("git", "-C", dir, "add", "-A"))
+	ts.Check(ts.Exec("git", "-C", dir, "commit", "-q", "-m", args[1]))
+}
+
+func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: get TEXT URL")
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		body, err := page(args[1])
+		if err == nil && strings.Contains(body, args[0]) != neg {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s: %v %q", args[1], err, body)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+func page(url string) (string, error) {
+	c := http.Client{Timeout: 5 * time.Second}
+	resp, err := c.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return string(b), err
+}
+
+func cmdEngine(ts *testscript.TestScript, neg bool, args []string) {
+	h := hostOf(ts)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: engine kill|rm|pause|unpause|ids|none ...")
+	}
+	one := func() string {
+		c, err := h.engine.find(ctx, h.installation, args[1:]...)
+		ts.Check(err)
+		return c.ID
+	}
+	switch args[0] {
+	case "kill":
+		ts.Check(h.engine.ContainerKill(ctx, one(), "KILL"))
+	case "rm":
+		ts.Check(h.engine.ContainerRemove(ctx, one(), container.RemoveOptions{Force: true}))
+	case "pause":
+		ts.Check(h.engine.ContainerPause(ctx, one()))
+	case "ids":
+		all, err := h.engine.containers(ctx, h.installation)
+		ts.Check(err)
+		var lines []string
+		for _, c := range all {
+			lines = append(lines, c.ID+" "+c.State)
+		}
+		slices.Sort(lines)
+		ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(strings.Join(lines, "\n")+"\n"), 0o600))
+	case "none":
+		all, err := h.engine.containers(ctx, h.installation)
+		ts.Check(err)
+		if len(all) > 0 {
+			ts.Fatalf("%d containers are left, %s for example", len(all), all[0].Names[0])
+		}
+	default:
+		ts.Fatalf("engine knows no %s", args[0])
+	}
+}
