@@ -29,8 +29,7 @@ func (a *app) sourceFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.Path, "path", "", "directory in the repository (default: its root)")
 	f.StringVar(&s.Ref, "ref", "", "branch, tag, full ref or commit; semver:RANGE for the highest tag in a range (default: the repository's default branch)")
 	f.StringVar(&s.Name, "name", "", "name of the application (default: made from the repository and the path)")
-	f.StringVar(&s.Namespace, "namespace", "", "namespace of objects that name none (default \"default\")")
-	f.Lookup("namespace").Shorthand = "n"
+	f.StringVarP(&s.Namespace, "namespace", "n", "", "namespace of objects that name none (default \"default\")")
 	f.BoolVar(&s.AllowUnsupported, "allow-unsupported", false, "leave out objects of kinds that are not run, instead of failing")
 	f.StringVar(&s.Auth.Username, "username", "", "user name for https")
 	f.StringVar(&s.Auth.PasswordFile, "password-file", "", "file with the password or token for https")
@@ -67,7 +66,8 @@ Exit codes: 0, and 1 on an error. With --detailed-exitcode: 0 nothing to do, 2 c
 		Example: `  fairlead plan https://git.example.org/shop.git --path overlays/prod
   fairlead plan . --out shop.plan && fairlead apply --plan shop.plan
   fairlead plan --ref feature --detailed-exitcode`,
-		Args: args(0, 1, "at most one REPO_OR_DIR"),
+		Args:              args(0, 1, "at most one REPO_OR_DIR"),
+		ValidArgsFunction: directories,
 		RunE: func(c *cobra.Command, args []string) error {
 			a.locate(args)
 			req := api.PlanRequest{Applications: apps}
@@ -101,6 +101,7 @@ Exit codes: 0, and 1 on an error. With --detailed-exitcode: 0 nothing to do, 2 c
 	}
 	a.sourceFlags(c.Flags())
 	c.Flags().StringSliceVar(&apps, "application", nil, "plan only this application (may be repeated)")
+	completes(c, "application", a.completeApplications)
 	c.Flags().StringVar(&out, "out", "", "save the plan to this file, for apply --plan")
 	c.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit code 0 nothing to do, 2 changes pending, 1 error")
 	a.formats(c, "text", "json", "yaml")
@@ -174,7 +175,8 @@ func (a *app) applyCmd() *cobra.Command {
 
 With --plan it does exactly what a saved plan says. It refuses when the commit or the state of the engine
 has moved since the plan was made, and says what was expected and what is there.`,
-		Args: args(0, 1, "at most one REPO_OR_DIR"),
+		Args:              args(0, 1, "at most one REPO_OR_DIR"),
+		ValidArgsFunction: directories,
 		RunE: func(c *cobra.Command, args []string) error {
 			a.locate(args)
 			req := api.ApplyRequest{Applications: apps}
@@ -213,6 +215,7 @@ has moved since the plan was made, and says what was expected and what is there.
 	}
 	a.sourceFlags(c.Flags())
 	c.Flags().StringSliceVar(&apps, "application", nil, "apply only this application (may be repeated)")
+	completes(c, "application", a.completeApplications)
 	c.Flags().BoolVar(&a.settings.Prune, "prune", true, "delete objects that are gone from the source")
 	c.Flags().StringVar(&file, "plan", "", "carry out this saved plan, or refuse")
 	a.formats(c, "text", "json", "yaml")
@@ -312,7 +315,8 @@ func (a *app) validateCmd() *cobra.Command {
 		Long: `Fetch and render, and report everything that is wrong, each finding with file and line. No engine is needed.
 
 Without REPO_OR_DIR it checks the applications of the settings file (--config), or else the current directory.`,
-		Args: args(0, 1, "at most one REPO_OR_DIR"),
+		Args:              args(0, 1, "at most one REPO_OR_DIR"),
+		ValidArgsFunction: directories,
 		RunE: func(c *cobra.Command, args []string) error {
 			a.locate(args)
 			if a.settings.Location == "" && a.settings.ConfigFile == "" {
