@@ -20,6 +20,9 @@ import (
 	"github.com/fairlead-dev/fairlead/runtimes"
 )
 
+// firstPID is above what Linux gives, so that no PID is that of a process on this machine.
+const firstPID = 5_000_000
+
 // SandboxImageID is the id of the sandbox image of every fake engine.
 const SandboxImageID = "sha256:00000000000000000000000000000000000000000000000000000000005a0db0"
 
@@ -60,7 +63,7 @@ func New() *Engine {
 		images:     map[string]*image{},
 		subs:       map[*subscriber]struct{}{},
 		changed:    make(chan struct{}),
-		pids:       1000,
+		pids:       firstPID,
 	}
 	return &Engine{machine: m, installation: "fairlead"}
 }
@@ -156,7 +159,7 @@ func (e *Engine) Create(ctx context.Context, spec runtimes.ContainerSpec) (strin
 			id = c.ID
 			return nil
 		}
-		img, ok := e.images[spec.Image]
+		img, ok := e.images[tagged(spec.Image)]
 		if !ok || !img.Present {
 			return fmt.Errorf("no such image %s: %w", spec.Image, runtimes.ErrNotFound)
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/runtimes"
@@ -59,14 +60,22 @@ func (e *Engine) AddImage(ref string, img Image) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	i := &image{Image: img, ref: ref}
-	e.images[ref], e.images[img.ID] = i, i
+	e.images[tagged(ref)], e.images[img.ID] = i, i
+}
+
+// tagged adds the tag latest to a reference that has neither tag nor digest.
+func tagged(ref string) string {
+	if strings.ContainsRune(ref, '@') || strings.ContainsRune(ref[strings.LastIndexByte(ref, '/')+1:], ':') {
+		return ref
+	}
+	return ref + ":latest"
 }
 
 // RemoveImage removes an image from the node, as somebody who cleans up does; it can be pulled again.
 func (e *Engine) RemoveImage(ref string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if i := e.images[ref]; i != nil {
+	if i := e.images[tagged(ref)]; i != nil {
 		i.Present = false
 	}
 }
@@ -75,7 +84,7 @@ func (e *Engine) RemoveImage(ref string) {
 func (e *Engine) Image(ctx context.Context, ref string) (runtimes.Image, error) {
 	var out runtimes.Image
 	err := e.call(ctx, Call{Kind: CallImage, Target: ref}, func() error {
-		i, ok := e.images[ref]
+		i, ok := e.images[tagged(ref)]
 		if !ok || !i.Present {
 			return fmt.Errorf("no such image %s: %w", ref, runtimes.ErrNotFound)
 		}
@@ -97,7 +106,7 @@ func (e *Engine) Pull(ctx context.Context, ref string, auth *runtimes.Auth, prog
 		call.Auth = &copied
 	}
 	err := e.callSlow(ctx, call, func() error {
-		i, ok := e.images[ref]
+		i, ok := e.images[tagged(ref)]
 		if !ok {
 			return fmt.Errorf("manifest of %s unknown: %w", ref, runtimes.ErrNotFound)
 		}
@@ -117,7 +126,7 @@ func (e *Engine) Pull(ctx context.Context, ref string, auth *runtimes.Auth, prog
 		if p.Err != nil {
 			return fmt.Errorf("pull %s: %w", ref, p.Err)
 		}
-		i := e.images[ref]
+		i := e.images[tagged(ref)]
 		i.Present = true
 		out = i.Image.Image
 		return nil

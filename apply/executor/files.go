@@ -1,0 +1,60 @@
+package executor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+
+	"github.com/fairlead-dev/fairlead/plan"
+	"github.com/fairlead-dev/fairlead/runtimes"
+	"github.com/fairlead-dev/fairlead/runtimes/networking"
+)
+
+// podFiles writes the files that all containers of the pod mount and returns them as mounts. Writing
+// them again changes nothing.
+func (n *Node) podFiles(pod *plan.Pod, uid, ip string) ([]runtimes.Mount, error) {
+	var ips []netip.Addr
+	if ip != "" {
+		a, err := netip.ParseAddr(ip)
+		if err != nil {
+			return nil, fmt.Errorf("pod %s: address: %w", pod.PodKey, err)
+		}
+		ips = append(ips, a)
+	}
+	var host []byte
+	if pod.Spec.HostNetwork {
+		var err error
+		if host, err = os.ReadFile("/etc/hosts"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("pod %s: read the host's names: %w", pod.PodKey, err)
+		}
+	}
+	resolvConf, _ := networking.ResolvConf(pod, n.opt.DNS)
+	files := []struct {
+		name string
+		data []byte
+	}{
+		{"hosts", networking.Hosts(pod, ips, n.opt.DNS.ClusterDomain, host)},
+		{"resolv.conf", resolvConf},
+	}
+	if !pod.Spec.HostNetwork {
+		hostname, err := networking.KernelHostname(pod, n.opt.DNS.ClusterDomain)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", err, runtimes.ErrInvalid)
+		}
+		files = append(files, struct {
+			name string
+			data []byte
+		}{"hostname", []byte(hostname + "\n")})
+	}
+	var out []runtimes.Mount
+	for _, f := range files {
+		path, err := n.opt.Volumes.WriteFile(uid, f.name, f.data)
+		if err != nil {
+			return nil, fmt.Errorf("pod %s: %w", pod.PodKey, err)
+		}
+		out = append(out, runtimes.Mount{Source: path, Target: "/etc/" + f.name})
+	}
+	return out, nil
+}
