@@ -12,6 +12,12 @@ import (
 	"github.com/fairlead-dev/fairlead/runtimes/networking"
 )
 
+// writeFiles writes the files that all containers of the pod mount.
+func (n *Node) writeFiles(pod *plan.Pod, uid, ip string) error {
+	_, err := n.podFiles(pod, uid, ip)
+	return err
+}
+
 // podFiles writes the files that all containers of the pod mount and returns them as mounts. Writing
 // them again changes nothing.
 func (n *Node) podFiles(pod *plan.Pod, uid, ip string) ([]runtimes.Mount, error) {

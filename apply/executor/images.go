@@ -112,7 +112,7 @@ func (i *images) ensure(ctx context.Context, pod *plan.Pod, c *corev1.Container)
 		event(true, "FailedToRetrieveImagePullSecret", "Unable to retrieve image pull secret %s, which does not exist; attempting to pull the image may not succeed", name)
 	}
 	began := time.Now()
-	img, pulled, err := i.pull(ctx, ref, secrets, func(line string) {
+	img, pulled, err := i.fetch(ctx, ref, secrets, func(line string) {
 		if line == "" {
 			event(false, "Pulling", "Pulling image %q", c.Image)
 			return
@@ -128,8 +128,8 @@ func (i *images) ensure(ctx context.Context, pod *plan.Pod, c *corev1.Container)
 	return img, nil
 }
 
-// step takes a step of a plan: it makes an image present before pods ask for it.
-func (i *images) step(ctx context.Context, s plan.PullImage) error {
+// pull takes a step of a plan: it makes an image present before pods ask for it.
+func (i *images) pull(ctx context.Context, s plan.PullImage) error {
 	ref, err := imageRef(s.Image)
 	if err != nil {
 		return err
@@ -139,7 +139,7 @@ func (i *images) step(ctx context.Context, s plan.PullImage) error {
 			return err
 		}
 	}
-	_, _, err = i.pull(ctx, ref, s.Secrets, func(string) {})
+	_, _, err = i.fetch(ctx, ref, s.Secrets, func(string) {})
 	return err
 }
 
@@ -189,9 +189,9 @@ func (i *images) remember(ref string, img runtimes.Image) {
 	i.present[ref] = presence{img, now.Add(presentFor)}
 }
 
-// pull fetches an image, or waits for a pull of it that is under way; pulled is false when it was fetched
+// fetch pulls an image, or waits for a pull of it that is under way; pulled is false when it was fetched
 // only just before. progress is called with an empty line when waiting begins, then with lines for people.
-func (i *images) pull(ctx context.Context, ref string, secrets []plan.Config, progress func(string)) (img runtimes.Image, pulled bool, err error) {
+func (i *images) fetch(ctx context.Context, ref string, secrets []plan.Config, progress func(string)) (img runtimes.Image, pulled bool, err error) {
 	auths, err := i.credentials(ref, secrets)
 	if err != nil {
 		return runtimes.Image{}, false, &problem{Reason: reasonErrImagePull, Err: err}
@@ -210,7 +210,7 @@ func (i *images) pull(ctx context.Context, ref string, secrets []plan.Config, pr
 				return img, false, err
 			}
 			i.forget(ref)
-			return i.pull(ctx, ref, secrets, progress)
+			return i.fetch(ctx, ref, secrets, progress)
 		}
 		if w, ok := i.waits[key]; ok && now.Before(w.failed.Add(w.delay)) {
 			i.mu.Unlock()

@@ -17,7 +17,7 @@ import (
 )
 
 // The record of a pod is kept in a label of its sandbox: all that is needed to take care of the pod again.
-// It holds no content of ConfigMaps and Secrets and no digest of it, only their names.
+// It holds neither content nor digests of ConfigMaps and Secrets: the spec names them.
 
 // record is the form of a plan.Pod in the label. Application, owner and template are labels of their own
 // too, but only together are they the pod.
@@ -31,7 +31,6 @@ type record struct {
 	Annotations    map[string]string `json:"annotations,omitempty"`
 	Spec           *corev1.PodSpec   `json:"spec"`
 	Index          int               `json:"index"`
-	Configs        []object.Ref      `json:"configs,omitempty"`
 }
 
 const (
@@ -44,14 +43,11 @@ const (
 	maxRecord = 16 << 20
 )
 
-// encodeRecord returns what decodeRecord makes the pod from again.
+// encodeRecord returns what decodeRecord makes the pod from again, all but its Configs.
 func encodeRecord(pod *plan.Pod) (string, error) {
 	r := record{
 		PodKey: pod.PodKey, Application: pod.Application, SourceRevision: pod.SourceRevision, Owner: pod.Owner, Template: pod.Template,
 		Labels: pod.Labels, Annotations: pod.Annotations, Spec: pod.Spec, Index: pod.Index,
-	}
-	for _, c := range pod.Configs {
-		r.Configs = append(r.Configs, c.Ref)
 	}
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -74,7 +70,7 @@ func encodeRecord(pod *plan.Pod) (string, error) {
 	return packedRecord + base64.RawStdEncoding.EncodeToString(b.Bytes()), nil
 }
 
-// decodeRecord returns the pod of a record. Its Configs have neither data nor digest.
+// decodeRecord returns the pod of a record, without Configs.
 func decodeRecord(s string) (*plan.Pod, error) {
 	data, err := unpackRecord(s)
 	if err != nil {
@@ -87,14 +83,10 @@ func decodeRecord(s string) (*plan.Pod, error) {
 	if r.Name == "" || r.Namespace == "" || r.Spec == nil {
 		return nil, errors.New("record of a pod: it has no name, namespace or spec")
 	}
-	pod := &plan.Pod{
+	return &plan.Pod{
 		PodKey: r.PodKey, Application: r.Application, SourceRevision: r.SourceRevision, Owner: r.Owner, Template: r.Template,
 		Labels: r.Labels, Annotations: r.Annotations, Spec: r.Spec, Index: r.Index,
-	}
-	for _, ref := range r.Configs {
-		pod.Configs = append(pod.Configs, plan.Config{Ref: ref})
-	}
-	return pod, nil
+	}, nil
 }
 
 func unpackRecord(s string) ([]byte, error) {

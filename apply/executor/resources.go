@@ -14,9 +14,9 @@ const (
 	minCPUMillis = 10 // a quota of one millisecond in a period of a hundred
 )
 
-// limits are the container's limits as the engine enforces them, and the weight that follows from what it
+// resources are a container's limits as the engine enforces them, and the weight that follows from what it
 // requests. A container that requests no CPU but has a limit requests that.
-func limits(c *corev1.Container) plan.Resources {
+func (n *Node) resources(_ *plan.Pod, c *corev1.Container) plan.Resources {
 	r := c.Resources
 	request, ok := r.Requests[corev1.ResourceCPU]
 	if !ok {
