@@ -2,6 +2,8 @@ package render
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"path"
 	"strings"
 
@@ -9,6 +11,7 @@ import (
 	"github.com/fairlead-dev/fairlead/render/diag"
 	"github.com/fairlead-dev/fairlead/render/kustomize"
 	"github.com/fairlead-dev/fairlead/render/object"
+	"github.com/fairlead-dev/fairlead/render/sops"
 	"github.com/fairlead-dev/fairlead/render/tree"
 )
 
@@ -29,9 +32,11 @@ func (e *Engine) Run(ctx context.Context, req Request, units []Unit, each func(i
 
 // Unit renders one unit. An error is a failure of the file system; everything else is a diagnostic.
 func (e *Engine) Unit(req Request, u Unit) (UnitResult, error) {
-	t := tree.New(req.Files, tree.DefaultLimits(), nil)
-	ur := &unitRun{engine: e, req: req, unit: u, tree: t}
+	ur := &unitRun{engine: e, req: req, unit: u}
+	t := tree.New(req.Files, tree.DefaultLimits(), ur.decrypt)
+	ur.tree = t
 	ur.render()
+	ur.hidden.apply(ur.out.Diags)
 	if err := t.Err(); err != nil {
 		return UnitResult{}, err
 	}
@@ -46,9 +51,50 @@ type unitRun struct {
 	unit   Unit
 	tree   *tree.Tree
 	out    UnitResult
+	// size is how many bytes of objects there are.
+	size int
+	// hidden is what must not be shown.
+	hidden redactor
+}
+
+// maxOutput bounds the objects of one unit.
+const maxOutput = 64 << 20
+
+// locked is a file that cannot be decrypted.
+type locked struct{ d diag.Diagnostic }
+
+func (l *locked) Error() string               { return l.d.Message }
+func (l *locked) Diagnostic() diag.Diagnostic { return l.d }
+
+// decrypt turns a file that SOPS encrypted into its plain text.
+func (r *unitRun) decrypt(p string, data []byte) ([]byte, error) {
+	if sops.Detect(p, data) == sops.None {
+		return data, nil
+	}
+	ids, err := sops.Identities(r.req.AgeKeys)
+	if err == nil {
+		var values []string
+		data, values, err = sops.Decrypt(p, data, ids)
+		for _, v := range values {
+			r.hidden.add(v, minDecrypted)
+		}
+	}
+	var why *sops.Error
+	if errors.As(err, &why) {
+		return nil, &locked{diag.Diagnostic{
+			Severity: diag.Error, Code: why.Code, Origin: object.Origin{Path: p}, Message: why.Message, Hint: why.Hint,
+		}}
+	}
+	return data, err
 }
 
 func (r *unitRun) render() {
+	for _, name := range badVariables(r.req.Substitute) {
+		r.report(r.unit.String(), 0, "bad-variable", fmt.Sprintf("%q is not a name of a variable to substitute: letters, digits and _ only", name))
+	}
+	for _, v := range r.req.Substitute {
+		r.hidden.add(v, minSubstituted)
+	}
 	var docs []kustomize.Manifest
 	over := r.overlay()
 	if r.unit.Plain && over.Empty() {
@@ -65,6 +111,10 @@ func (r *unitRun) render() {
 	}
 	for _, d := range docs {
 		r.decode(d)
+		if r.size > maxOutput {
+			r.report(r.unit.String(), 0, "too-large", fmt.Sprintf("it makes more than %d bytes of objects", maxOutput))
+			return
+		}
 	}
 }
 
@@ -86,6 +136,11 @@ func (r *unitRun) overlay() kustomize.Overlay {
 func (r *unitRun) plain() []kustomize.Manifest {
 	p := r.unit.String()
 	data, err := r.tree.ReadFile(p)
+	var shut *locked
+	if errors.As(err, &shut) {
+		r.out.Diags = append(r.out.Diags, shut.d)
+		return nil
+	}
 	if err != nil {
 		r.report(p, 0, "unreadable", "cannot be read: "+strings.TrimPrefix(err.Error(), p+": "))
 		return nil
@@ -141,12 +196,17 @@ func (r *unitRun) decode(d kustomize.Manifest) {
 	if local(d.Value) {
 		return
 	}
+	d, usable := r.substitute(d)
+	if !usable {
+		return
+	}
 	obj, list, ok := decode.Object(d.Value, decode.Options{
 		Origin: d.Origin, Locate: d.Locate,
 		DefaultNamespace: r.req.DefaultNamespace, AllowUnsupported: r.req.AllowUnsupported,
 	})
 	r.out.Diags = append(r.out.Diags, list...)
 	if ok {
+		r.size += len(obj.Written)
 		r.out.Objects = append(r.out.Objects, Rendered{obj.Ref, obj.APIVersion, obj.Written, obj.Origin})
 	}
 }

@@ -119,3 +119,8 @@ func once(objs []object.Object, list diag.List) ([]object.Object, diag.List) {
 	}
 	return out, list
 }
+
+// Restore makes an object again from what was kept of it, without checking anything.
+func Restore(apiVersion string, ref object.Ref, written []byte) (object.Object, error) {
+	return decode.Restore(apiVersion, ref, written, object.Origin{})
+}

@@ -54,6 +54,11 @@ func TestMain(m *testing.M) {
 		}
 	case "probe":
 		probe()
+	case "krusty":
+		if err := krustyChild(os.Args[3:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	}
 }
 
@@ -189,7 +194,7 @@ func TestChildWithoutTheProgramIsAnError(t *testing.T) {
 	}
 }
 
-// TestMalformedMessagesAreErrors feeds frames of a hostile child to the parent's decoder.
+// FuzzResult feeds frames of a hostile child to the parent's decoder.
 func FuzzResult(f *testing.F) {
 	m := newMessage(msgResult)
 	m.result(render.UnitResult{Reads: []string{"a"}, Objects: []render.Rendered{{APIVersion: "v1", Written: []byte("{}")}}})
