@@ -125,7 +125,12 @@ type Node struct {
 	info     runtimes.EngineInfo
 	pods     map[string]*pod // by UID
 	stale    bool
-	state    *plan.NodeState // nil when it has to be built again
+	staleErr error                // why the engine does not answer
+	gap      bool                 // events may have been lost since the last list
+	adopted  bool                 // the engine was listed with success
+	orphans  map[string]time.Time // pods whose containers nobody knows, since when
+	paused   map[string]bool      // ids of containers that somebody paused
+	state    *plan.NodeState      // nil when it has to be built again
 	watchers map[chan struct{}]struct{}
 	closed   bool
 }
@@ -158,7 +163,8 @@ func New(o Options) (*Node, error) {
 		}
 	}
 	n := &Node{
-		opt: o, pods: map[string]*pod{}, watchers: map[chan struct{}]struct{}{}, stale: true,
+		opt: o, pods: map[string]*pod{}, watchers: map[chan struct{}]struct{}{}, stale: true, gap: true,
+		staleErr: errUnseen, paused: map[string]bool{},
 		relist: make(chan struct{}, 1), synced: make(chan struct{}),
 		slots: make(chan struct{}, max(o.Slots, 1)),
 	}
@@ -188,6 +194,9 @@ func (n *Node) Close() error {
 	n.cancelCalls()
 	return nil
 }
+
+// errUnseen: the engine has not been looked at yet.
+var errUnseen = errors.New("the engine has not answered yet")
 
 // errClosed is returned by calls after Close.
 var errClosed = errors.New("the node is closed")

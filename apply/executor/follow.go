@@ -1,0 +1,261 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/plan"
+	"github.com/fairlead-dev/fairlead/runtimes"
+	"github.com/fairlead-dev/fairlead/runtimes/probes"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+const (
+	// listTimeout is how long the engine may take to list: an engine that takes longer hangs.
+	listTimeout = 30 * time.Second
+	// listEvery is how often everything is listed though nothing seems to be missed. It finds an engine
+	// that hangs, events that were lost in silence, and a network that was taken away.
+	listEvery = 2 * time.Minute
+	// listRetryMax bounds the back-off while the engine does not answer.
+	listRetryMax = 15 * time.Second
+)
+
+// spawn runs f in a goroutine that Close waits for; false when the node is closed.
+func (n *Node) spawn(f func()) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return false
+	}
+	n.wg.Go(f)
+	return true
+}
+
+// follow passes the engine's events on until the node is closed.
+func (n *Node) follow() {
+	for n.ctx.Err() == nil {
+		err := n.opt.Engine.Events(n.ctx, n.onEvent)
+		if n.ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			n.opt.OnTrouble(fmt.Errorf("follow the engine's events: %w", err))
+		}
+		n.askList()
+		select {
+		case <-n.ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func (n *Node) onEvent(e runtimes.Event) {
+	if e.Kind == runtimes.EventGap {
+		n.mu.Lock()
+		n.gap = true
+		n.mu.Unlock()
+		n.askList()
+		return
+	}
+	n.mu.Lock()
+	p := n.pods[e.Identity.UID]
+	n.mu.Unlock()
+	if p != nil {
+		p.tell(func() { p.engineEvent(e) })
+	} else if e.Kind == runtimes.EventStart {
+		n.askList() // a pod of ours that this node did not know
+	}
+}
+
+func (n *Node) askList() {
+	select {
+	case n.relist <- struct{}{}:
+	default:
+	}
+}
+
+// suspect asks for a list when an error says that the engine does not answer.
+func (n *Node) suspect(err error) {
+	if errors.Is(err, runtimes.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+		n.askList()
+	}
+}
+
+// lists lists the engine's containers at first, after every gap in the events, and now and then.
+func (n *Node) lists() {
+	wait := time.Duration(0)
+	first := true
+	failures := 0
+	for {
+		if wait > 0 {
+			timer := time.NewTimer(wait)
+			select {
+			case <-n.ctx.Done():
+			case <-timer.C:
+			case <-n.relist:
+			}
+			timer.Stop()
+		}
+		if n.ctx.Err() != nil {
+			if first {
+				close(n.synced)
+			}
+			return
+		}
+		err := n.list()
+		wait, failures = listEvery, 0
+		if err != nil {
+			failures++
+			wait = min(retryFirst<<min(failures-1, 8), listRetryMax)
+		} else if n.orphaned() {
+			wait = orphanAge
+		}
+		if first {
+			first = false
+			close(n.synced)
+		}
+	}
+}
+
+// list looks at the whole engine once.
+func (n *Node) list() error {
+	ctx, cancel := context.WithTimeout(n.ctx, listTimeout)
+	defer cancel()
+	n.mu.Lock()
+	gap := n.gap
+	n.gap = false
+	n.mu.Unlock()
+	began := time.Now()
+	err := n.look(ctx, began, gap)
+	if n.ctx.Err() != nil {
+		return err
+	}
+	n.mu.Lock()
+	turned := n.stale != (err != nil)
+	n.stale, n.staleErr = err != nil, err
+	if err != nil && gap {
+		n.gap = true
+	}
+	pods := make([]*pod, 0, len(n.pods))
+	for _, p := range n.pods {
+		pods = append(pods, p)
+	}
+	if turned {
+		n.state = nil
+		n.wakeWatchers()
+	}
+	n.mu.Unlock()
+	if turned {
+		if err != nil {
+			n.opt.OnTrouble(fmt.Errorf("the engine does not answer: %w", err))
+		}
+		for _, p := range pods {
+			p.tell(func() {}) // what waited goes on
+		}
+	}
+	return err
+}
+
+func (n *Node) look(ctx context.Context, began time.Time, gap bool) error {
+	if gap || n.Info().Name == "" && n.Info().Version == "" {
+		info, err := n.opt.Engine.Info(ctx)
+		if err != nil {
+			return fmt.Errorf("ask the engine what it is: %w", err)
+		}
+		n.setInfo(info)
+	}
+	found, err := n.opt.Engine.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list containers: %w", err)
+	}
+	if n.opt.Network != nil && !n.opt.ReadOnly {
+		if err := n.opt.Network.Ensure(ctx); err != nil {
+			n.opt.OnTrouble(err)
+		}
+	}
+	n.adopt(ctx, began, found, gap)
+	return nil
+}
+
+// Info returns what the engine last said of itself.
+func (n *Node) Info() runtimes.EngineInfo {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.info
+}
+
+func (n *Node) setInfo(info runtimes.EngineInfo) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.info = info
+	if slots := 2 * info.CPUs; n.opt.Slots <= 0 && slots > 0 && slots != cap(n.slots) {
+		n.slots = make(chan struct{}, slots)
+	}
+	n.state = nil
+}
+
+func (n *Node) isStale() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.stale
+}
+
+// watchedProber makes attempts unless they could say nothing: a container that somebody paused is not
+// unhealthy, and neither is one whose engine does not answer.
+type watchedProber struct{ n *Node }
+
+func (w watchedProber) Probe(ctx context.Context, p *corev1.Probe, c *corev1.Container, t probes.Target) (probes.Outcome, error) {
+	if w.n.isPaused(t.ContainerID) {
+		return probes.Outcome{}, errors.New("the container is paused")
+	}
+	out, err := w.n.prober.Probe(ctx, p, c, t)
+	if err == nil && !out.Success && w.n.isPaused(t.ContainerID) {
+		return probes.Outcome{}, errors.New("the container is paused")
+	}
+	return out, err
+}
+
+func (n *Node) isPaused(id string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.paused[id]
+}
+
+func (n *Node) setPaused(id string, paused bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if paused {
+		n.paused[id] = true
+	} else {
+		delete(n.paused, id)
+	}
+}
+
+func (n *Node) onVerdict(r probes.Result) {
+	n.mu.Lock()
+	p := n.pods[r.UID]
+	n.mu.Unlock()
+	if p != nil {
+		p.tell(func() { p.onVerdict(r) })
+	}
+}
+
+// find returns the pod of that name; one that is not on its way out when there are several.
+func (n *Node) find(key plan.PodKey) *pod {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.findLocked(key)
+}
+
+func (n *Node) findLocked(key plan.PodKey) *pod {
+	var found *pod
+	for _, p := range n.pods {
+		if p.key == key && (found == nil || found.seen.Terminating) {
+			found = p
+		}
+	}
+	return found
+}
