@@ -169,8 +169,14 @@ func fairlead(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	s.code = cli.Run(context.Background(), env)
 	s.stdin = ""
-	_, _ = ts.Stdout().Write(stdout.Bytes())
-	_, _ = ts.Stderr().Write(stderr.Bytes())
+	for _, o := range []struct {
+		w io.Writer
+		b []byte
+	}{{ts.Stdout(), stdout.Bytes()}, {ts.Stderr(), stderr.Bytes()}} {
+		// The same in every run.
+		_, err := o.w.Write(bytes.ReplaceAll(o.b, []byte(ts.Getenv("FAIRLEAD_STATE_DIR")), []byte("/STATE")))
+		ts.Check(err)
+	}
 	if (s.code != 0) != neg {
 		ts.Fatalf("exit code %d", s.code)
 	}

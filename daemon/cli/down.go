@@ -117,7 +117,7 @@ func (a *app) down(ctx context.Context, b api.Backend, names []string, yes, dry 
 		return err
 	}
 	res.Applications = planview.Redacted(api.PlanResult{Applications: res.Applications}).Applications
-	if err := a.printOutcomes(res.Outcomes, res, "Removed", "added", "changed", "destroyed"); err != nil {
+	if err := a.printOutcomes(res.Outcomes, res, "Removed"); err != nil {
 		return err
 	}
 	if slices.ContainsFunc(res.Outcomes, func(o api.Outcome) bool { return o.Error != nil }) {

@@ -18,7 +18,6 @@ import (
 
 	"github.com/fairlead-dev/fairlead/daemon/api"
 	"github.com/fairlead-dev/fairlead/daemon/cli/live"
-	"github.com/fairlead-dev/fairlead/daemon/cli/planview"
 	"github.com/fairlead-dev/fairlead/daemon/telemetry"
 )
 
@@ -63,7 +62,7 @@ func (a *app) runLive(ctx context.Context, out *os.File) (err error) {
 	signal.Notify(resized, syscall.SIGWINCH)
 	defer signal.Stop(resized)
 	v := &liveView{
-		b: sys, now: a.Now, color: a.color(out), title: planview.Clean(a.title()), version: a.Version,
+		b: sys, now: a.Now, color: a.color(out), title: a.title(),
 		size: func() (int, int, error) { return term.GetSize(int(out.Fd())) },
 		draw: screen.Draw,
 	}
@@ -123,12 +122,12 @@ func echoOff(r io.Reader) (undo func()) {
 
 // liveView draws a backend whenever it changes, the terminal changes its size, or a second passes.
 type liveView struct {
-	b              api.Backend
-	now            func() time.Time
-	color          bool
-	title, version string
-	size           func() (width, height int, err error)
-	draw           func(frame string, anew bool) error
+	b     api.Backend
+	now   func() time.Time
+	color bool
+	title string
+	size  func() (width, height int, err error)
+	draw  func(frame string, anew bool) error
 
 	model live.Model
 }
@@ -193,7 +192,7 @@ func (v *liveView) run(ctx context.Context, resized <-chan os.Signal) error {
 // read fills the model. What cannot be read stays as it was, with a line that says so.
 func (v *liveView) read(ctx context.Context) {
 	m := v.model
-	m.Title, m.Version, m.Problem = v.title, v.version, ""
+	m.Title, m.Problem = v.title, ""
 	var errs []error
 	note := func(err error) {
 		if err != nil {
@@ -223,7 +222,7 @@ func (v *liveView) read(ctx context.Context) {
 		note(err)
 	}
 	if len(errs) > 0 {
-		m.Problem = "this may be old: " + planview.Clean(errs[0].Error())
+		m.Problem = "this may be old: " + errs[0].Error()
 	}
 	v.model = m
 }

@@ -204,7 +204,7 @@ has moved since the plan was made, and says what was expected and what is there.
 			if err != nil {
 				return err
 			}
-			if err := a.printOutcomes(res.Outcomes, res, "Applied", "added", "changed", "destroyed"); err != nil {
+			if err := a.printOutcomes(res.Outcomes, res, "Applied"); err != nil {
 				return err
 			}
 			if res.Failed() {
@@ -261,7 +261,7 @@ func eventLine(e api.Event, color bool) string {
 }
 
 // printOutcomes prints how a pass ended; the last line counts what was done.
-func (a *app) printOutcomes(outcomes []api.Outcome, whole any, done, added, changed, destroyed string) error {
+func (a *app) printOutcomes(outcomes []api.Outcome, whole any, done string) error {
 	switch a.output {
 	case "json":
 		return writeJSON(a.Stdout, whole)
@@ -275,7 +275,7 @@ func (a *app) printOutcomes(outcomes []api.Outcome, whole any, done, added, chan
 		name := planview.Paint(color, planview.Bold, planview.Clean(o.Application))
 		if o.Error != nil {
 			failed++
-			fmt.Fprintf(a.Stdout, "%s  %s after %d of %s: %s\n", name, planview.Paint(color, planview.Red, "failed"), o.Done, plural(o.Total, "step"), cleanLines(o.Error.Message))
+			fmt.Fprintf(a.Stdout, "%s  %s after %d of %s: %s\n", name, planview.Paint(color, planview.Red, "failed"), o.Done, plural(o.Total, "step"), hanging(o.Error.Message))
 			for _, l := range o.LogTail {
 				fmt.Fprintf(a.Stdout, "    | %s\n", planview.Clean(l))
 			}
@@ -303,7 +303,7 @@ func (a *app) printOutcomes(outcomes []api.Outcome, whole any, done, added, chan
 	case sum == api.Counts{}:
 		fmt.Fprintln(a.Stdout, "No changes.")
 	default:
-		fmt.Fprintf(a.Stdout, "%s: %d %s, %d %s, %d %s.\n", done, sum.Add, added, sum.Change, changed, sum.Destroy, destroyed)
+		fmt.Fprintf(a.Stdout, "%s: %d added, %d changed, %d destroyed.\n", done, sum.Add, sum.Change, sum.Destroy)
 	}
 	return nil
 }
@@ -365,7 +365,7 @@ func (a *app) printValidation(v api.Validation) {
 		fmt.Fprintln(a.Stdout, line)
 		if app.Error != nil {
 			errs++
-			fmt.Fprintf(a.Stdout, "  %s %s\n", planview.Paint(color, planview.Red, "error:"), cleanLines(app.Error.Message))
+			fmt.Fprintf(a.Stdout, "%s %s\n", planview.Paint(color, planview.Red, "error:"), hanging(app.Error.Message))
 		}
 		for _, d := range app.Diags.Sorted() {
 			c := planview.Dim
@@ -378,7 +378,8 @@ func (a *app) printValidation(v api.Validation) {
 				warnings++
 			case diag.Info:
 			}
-			fmt.Fprintf(a.Stdout, "  %s\n", planview.Paint(color, c, cleanLines(d.String())))
+			// At the beginning of the line, where editors look for file and line.
+			fmt.Fprintln(a.Stdout, planview.Paint(color, c, hanging(d.String())))
 		}
 	}
 	if errs+warnings == 0 {
@@ -387,6 +388,9 @@ func (a *app) printValidation(v api.Validation) {
 	}
 	fmt.Fprintf(a.Stdout, "%s, %s.\n", plural(errs, "error"), plural(warnings, "warning"))
 }
+
+// hanging is text whose lines after the first are indented.
+func hanging(s string) string { return strings.ReplaceAll(cleanLines(s), "\n", "\n    ") }
 
 func plural(n int, what string) string {
 	if n == 1 {

@@ -38,13 +38,14 @@ type layout struct {
 	namespaces, prefix, noHead bool
 }
 
-// write writes the tables, an empty line between them.
+// writeTables writes the tables, an empty line between them.
 func writeTables(w io.Writer, tables []table, l layout) error {
 	for i, t := range tables {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		tw := tabwriter.NewWriter(w, 6, 4, 3, ' ', 0)
+		var text strings.Builder
+		tw := tabwriter.NewWriter(&text, 6, 4, 3, ' ', 0)
 		if !l.noHead {
 			head := t.head
 			if l.namespaces && t.scoped {
@@ -55,8 +56,12 @@ func writeTables(w io.Writer, tables []table, l layout) error {
 		for _, r := range t.rows {
 			fmt.Fprintln(tw, t.line(r, l))
 		}
-		if err := tw.Flush(); err != nil {
-			return err
+		_ = tw.Flush() // a Builder takes everything
+		// The last cell may be empty; its padding is of no use.
+		for line := range strings.Lines(text.String()) {
+			if _, err := fmt.Fprintln(w, strings.TrimRight(line, " \n")); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -21,11 +21,11 @@ import (
 // Model is what the view shows, as of Now.
 type Model struct {
 	Now time.Time
-	// Title names what is reconciled, Version the program.
-	Title, Version string
-	Applications   []api.Application
-	Sources        []api.Source
-	Pods           []api.Pod
+	// Title names what is reconciled.
+	Title        string
+	Applications []api.Application
+	Sources      []api.Source
+	Pods         []api.Pod
 	// Events are the newest, oldest first.
 	Events []api.Event
 	// Problem says why the rest may be old; empty when it is not.
