@@ -17,6 +17,7 @@ const (
 	frameResize   = 3 // columns and rows, 4 bytes each, big-endian
 	frameStdinEOF = 4
 	frameEnd      = 5 // JSON of end; always the last
+	frameAlive    = 6 // empty; only shows the sender whether anybody is there
 )
 
 // maxFrame bounds what a peer can make us allocate.

@@ -17,10 +17,13 @@ const (
 	writeTimeout = 10 * time.Second
 	// closeTimeout is how long Serve waits for requests to notice that it ends.
 	closeTimeout = 3 * time.Second
-	maxBody      = 32 << 20
-	upgradeName  = "fairlead-exec/1"
-	typeNDJSON   = "application/x-ndjson"
-	typeFrames   = "application/vnd.fairlead.frames"
+	// aliveEvery is how often exec looks whether its client is still there. Reading shows it at once, but
+	// the reader stands still while the command does not take its input.
+	aliveEvery  = 2 * time.Second
+	maxBody     = 32 << 20
+	upgradeName = "fairlead-exec/1"
+	typeNDJSON  = "application/x-ndjson"
+	typeFrames  = "application/vnd.fairlead.frames"
 )
 
 // line is one line of a stream: exactly one field is set, and a line with Result, Error or End is the last.
@@ -37,7 +40,7 @@ type line struct {
 func Serve(ctx context.Context, l net.Listener, b Backend) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &server{b: b}
+	s := &server{b: b, aliveEvery: aliveEvery}
 	srv := &http.Server{
 		Handler:           s.handler(),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
@@ -64,8 +67,9 @@ func Serve(ctx context.Context, l net.Listener, b Backend) error {
 }
 
 type server struct {
-	b        Backend
-	upgraded sync.WaitGroup // exec connections, which http.Server does not wait for
+	b          Backend
+	aliveEvery time.Duration
+	upgraded   sync.WaitGroup // exec connections, which http.Server does not wait for
 }
 
 func (s *server) handler() http.Handler {
@@ -268,6 +272,24 @@ func (s *server) exec(w http.ResponseWriter, r *http.Request) {
 		cancel() // the client is gone
 	}()
 	fw := &frameWriter{w: conn}
+	alive := make(chan struct{})
+	go func() {
+		defer close(alive)
+		tick := time.NewTicker(s.aliveEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if fw.frame(frameAlive, nil) != nil {
+				cancel()
+				stdinR.Close()
+				return
+			}
+		}
+	}()
 	streams := Streams{Stdin: stdinR, Stdout: fw.stream(frameStdout), Stderr: fw.stream(frameStderr)}
 	if !q.Stdin {
 		streams.Stdin = nil
@@ -279,7 +301,8 @@ func (s *server) exec(w http.ResponseWriter, r *http.Request) {
 	fw.end(end{ExitCode: code, Error: ErrorFrom(err)})
 	stdinR.Close() // the reader may wait in a write to a command that is over
 	conn.Close()
-	<-read
+	<-read // its end ends the other one too
+	<-alive
 }
 
 // readInput hands on what the client sends until the connection ends.

@@ -2,11 +2,15 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"io"
+	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestBadRequests checks what the server says to requests that no Client sends.
@@ -63,4 +67,47 @@ func TestFrames(t *testing.T) {
 	if _, _, err := readFrame(bytes.NewReader([]byte{frameStdout, 0, 0, 0, 9, 'x'})); err == nil || err == io.EOF {
 		t.Errorf("a cut frame: %v", err)
 	}
+}
+
+// deaf is a Backend whose commands never read their input.
+type deaf struct {
+	Backend
+	began, ended chan struct{}
+}
+
+func (d deaf) Exec(ctx context.Context, _ ExecRequest, _ Streams) (int, error) {
+	close(d.began)
+	<-ctx.Done()
+	close(d.ended)
+	return 0, ctx.Err()
+}
+
+// TestExecNoticesAClientThatIsGone checks it when the client's input waits to be read: then nobody reads
+// the connection, whose end would show it.
+func TestExecNoticesAClientThatIsGone(t *testing.T) {
+	b := deaf{began: make(chan struct{}), ended: make(chan struct{})}
+	s := &server{b: b, aliveEvery: 10 * time.Millisecond}
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := Listen(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: s.handler()}
+	served := make(chan struct{})
+	go func() { defer close(served); _ = srv.Serve(l) }()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := NewClient(path).Exec(ctx, ExecRequest{Command: []string{"sleep"}, Stdin: true}, Streams{Stdin: bytes.NewReader(make([]byte, 4<<20)), Stdout: io.Discard, Stderr: io.Discard})
+		done <- err
+	}()
+	<-b.began
+	cancel()
+	<-b.ended // hangs if it is not noticed
+	if err := <-done; err != context.Canceled {
+		t.Errorf("Exec = %v", err)
+	}
+	srv.Close()
+	<-served
+	s.upgraded.Wait()
 }

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxSocketPath is what Linux allows in sockaddr_un, the final zero left out.
@@ -60,6 +62,47 @@ func Listen(ctx context.Context, path string) (net.Listener, error) {
 type listener struct {
 	net.Listener
 	path string
+}
+
+// Accept waits for a connection of the owner of this process or of root. The mode of the socket keeps
+// the others out already; this holds when somebody changed it. Others are disconnected.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if uid, err := peer(conn); err == nil && mayTalk(uid, uint32(os.Geteuid())) {
+			return conn, nil
+		}
+		conn.Close()
+	}
+}
+
+// mayTalk reports whether a user may talk to a daemon that runs as owner.
+func mayTalk(uid, owner uint32) bool { return uid == owner || uid == 0 }
+
+// peer returns the user at the other end of a unix socket, as the kernel noted it when it connected.
+func peer(conn net.Conn) (uid uint32, err error) {
+	c, ok := conn.(*net.UnixConn)
+	if !ok {
+		return 0, fmt.Errorf("%T is no unix socket", conn)
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return 0, err
+	}
+	if credErr != nil {
+		return 0, credErr
+	}
+	return cred.Uid, nil
 }
 
 // Close ends listening and removes the socket.

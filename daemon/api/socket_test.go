@@ -8,11 +8,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-dev/fairlead/daemon/api"
 	"github.com/fairlead-dev/fairlead/daemon/api/apitest"
@@ -381,5 +384,149 @@ func TestListen(t *testing.T) {
 	}
 	if _, err := api.Listen(t.Context(), filepath.Join(dir, strings.Repeat("x", 120))); !errors.Is(err, api.ErrInvalid) {
 		t.Errorf("Listen at a long path = %v", err)
+	}
+}
+
+func TestFollowedLogsEndWhenTheClientGoes(t *testing.T) {
+	s := state
+	s.Block = []string{"Logs"}
+	c := serve(t, apitest.New(s))
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		done <- c.Logs(ctx, api.LogRequest{Pod: pod, Container: "web", Tail: 1, Follow: true}, w, w)
+	}()
+	buf := make([]byte, 6)
+	if _, err := io.ReadFull(r, buf); err != nil || string(buf) != "three\n" {
+		t.Fatalf("log = %q, %v", buf, err)
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("Logs = %v", err)
+	}
+	// The cleanup of serve waits for the request: it hangs if the daemon did not notice.
+}
+
+func TestExecPassesMuchInput(t *testing.T) {
+	c := serve(t, apitest.New(state))
+	in := bytes.Repeat([]byte("0123456789abcde\n"), 512<<10) // 8 MiB, more than any buffer
+	var out bytes.Buffer
+	code, err := c.Exec(t.Context(), api.ExecRequest{Pod: pod, Command: []string{"cat"}, Stdin: true}, api.Streams{Stdin: bytes.NewReader(in), Stdout: &out, Stderr: io.Discard})
+	if err != nil || code != 3 {
+		t.Fatalf("Exec = %d, %v", code, err)
+	}
+	if want := append([]byte("hello\n"), in...); !bytes.Equal(out.Bytes(), want) {
+		t.Errorf("%d bytes came back, not %d", out.Len(), len(want))
+	}
+}
+
+func TestLargeAnswers(t *testing.T) {
+	s := state
+	s.Objects, s.Events = nil, nil
+	big := []byte(`{"kind":"ConfigMap","data":{"x":"` + strings.Repeat("y", 200) + `"}}`)
+	for i := range 50_000 {
+		name := "c" + strconv.Itoa(i)
+		s.Objects = append(s.Objects, api.Object{Ref: object.Ref{Kind: "ConfigMap", Namespace: "shop", Name: name}, Manifest: big})
+		s.Events = append(s.Events, api.Event{Seq: uint64(i + 1), Time: now, Reason: "R", Message: name})
+	}
+	s.Plan.Applications[0].Plan.Changes[0].Fields = []plan.FieldChange{{Path: "data[x]", New: `"` + strings.Repeat("z", 4<<20) + `"`}}
+	c := serve(t, apitest.New(s))
+	objs, err := c.Objects(t.Context(), api.Query{})
+	if err != nil || len(objs) != len(s.Objects) || objs[49_999].Name != "c49999" {
+		t.Errorf("%d objects, %v", len(objs), err)
+	}
+	n := 0
+	if err := c.Events(t.Context(), api.EventQuery{}, func(api.Event) error { n++; return nil }); err != nil || n != len(s.Events) {
+		t.Errorf("%d events, %v", n, err)
+	}
+	p, err := c.Plan(t.Context(), api.PlanRequest{}, nil)
+	if err != nil || len(p.Applications[0].Plan.Changes[0].Fields[0].New) != 4<<20+2 {
+		t.Errorf("plan: %v", err)
+	}
+}
+
+func TestOnlyTheOwnerAndRootMayTalk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be somebody else")
+	}
+	dir, err := os.MkdirTemp("", "fairlead-api-") // t.TempDir is closed to others
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "s")
+	l, err := api.Listen(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	connect := func(uid uintptr) (int, error) {
+		type result struct {
+			fd  int
+			err error
+		}
+		done := make(chan result)
+		go func() {
+			runtime.LockOSThread() // and never unlocked: the thread ends with its user
+			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err == nil {
+				// This changes the user of this thread only.
+				if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uid, uid, uid); errno != 0 {
+					err = errno
+				} else {
+					err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+				}
+			}
+			done <- result{fd, err}
+		}()
+		r := <-done
+		return r.fd, r.err
+	}
+	if fd, err := connect(65534); !errors.Is(err, unix.EACCES) {
+		t.Errorf("another user connects: %v", err)
+	} else {
+		unix.Close(fd)
+	}
+	// Even with a mode that lets everybody in.
+	if err := os.Chmod(path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() {
+		conn, err := l.Accept() // goes on to the one who may
+		if err == nil {
+			_, err = io.WriteString(conn, "hi")
+			conn.Close()
+		}
+		served <- err
+	}()
+	read := func(fd int) string {
+		defer unix.Close(fd)
+		buf := make([]byte, 8)
+		n, err := unix.Read(fd, buf)
+		if err != nil {
+			return err.Error()
+		}
+		return string(buf[:n])
+	}
+	fd, err := connect(65534)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := read(fd); got != "" {
+		t.Errorf("another user got %q", got)
+	}
+	if fd, err = connect(0); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(fd); got != "hi" {
+		t.Errorf("root got %q", got)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }
