@@ -69,13 +69,16 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// deaf is a Backend whose commands never read their input.
+// deaf is a Backend whose commands read one byte of their input and no more.
 type deaf struct {
 	Backend
 	began, ended chan struct{}
 }
 
-func (d deaf) Exec(ctx context.Context, _ ExecRequest, _ Streams) (int, error) {
+func (d deaf) Exec(ctx context.Context, _ ExecRequest, st Streams) (int, error) {
+	if _, err := st.Stdin.Read(make([]byte, 1)); err != nil {
+		return 0, err
+	}
 	close(d.began)
 	<-ctx.Done()
 	close(d.ended)
@@ -98,7 +101,7 @@ func TestExecNoticesAClientThatIsGone(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		_, err := NewClient(path).Exec(ctx, ExecRequest{Command: []string{"sleep"}, Stdin: true}, Streams{Stdin: bytes.NewReader(make([]byte, 4<<20)), Stdout: io.Discard, Stderr: io.Discard})
+		_, err := NewClient(path).Exec(ctx, ExecRequest{Command: []string{"sleep"}, Stdin: true}, Streams{Stdin: strings.NewReader("much"), Stdout: io.Discard, Stderr: io.Discard})
 		done <- err
 	}()
 	<-b.began

@@ -518,7 +518,7 @@ func TestOnlyTheOwnerAndRootMayTalk(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := read(fd); got != "" {
-		t.Errorf("another user got %q", got)
+		t.Fatalf("another user got %q", got)
 	}
 	if fd, err = connect(0); err != nil {
 		t.Fatal(err)
