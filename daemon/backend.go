@@ -75,7 +75,11 @@ func (s *System) Applications(ctx context.Context) ([]api.Application, error) {
 		pods[p.Application] = append(pods[p.Application], api.PodFrom(node.Node, p))
 	}
 	out := []api.Application{}
-	for _, st := range s.statuses() {
+	shown, err := s.shown(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, st := range shown {
 		src, _ := s.source(st.Config.Source)
 		a := applicationFrom(st, src, pods[st.Config.Name], st.Config.DeclaredBy)
 		out = append(out, a)
@@ -84,7 +88,10 @@ func (s *System) Applications(ctx context.Context) ([]api.Application, error) {
 }
 
 // Sources returns all sources.
-func (s *System) Sources(context.Context) ([]api.Source, error) {
+func (s *System) Sources(ctx context.Context) ([]api.Source, error) {
+	if _, err := s.shown(ctx); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	names := slices.Sorted(maps.Keys(s.sources))
 	entries := maps.Clone(s.sources)
@@ -138,13 +145,17 @@ func reference(d applications.Source) string {
 }
 
 // Objects returns the objects that match q.
-func (s *System) Objects(_ context.Context, q api.Query) ([]api.Object, error) {
+func (s *System) Objects(ctx context.Context, q api.Query) ([]api.Object, error) {
 	m, err := q.Matcher()
 	if err != nil {
 		return nil, err
 	}
 	out := []api.Object{}
-	for _, st := range s.statuses() {
+	shown, err := s.shown(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, st := range shown {
 		finished := map[object.Ref]plan.Applied{}
 		for _, o := range st.Inventory {
 			finished[o.Ref] = o
@@ -240,7 +251,11 @@ func (s *System) Describe(ctx context.Context, ref object.Ref) (api.Description,
 		if d.Object == nil && d.Pod == nil {
 			return d, fmt.Errorf("%w: %s", api.ErrNotFound, ref)
 		}
-		for _, st := range s.statuses() {
+		shown, err := s.shown(ctx)
+		if err != nil {
+			return d, err
+		}
+		for _, st := range shown {
 			for _, drift := range st.Plan.Drift {
 				if drift.Ref == d.Ref {
 					d.Drift = append(d.Drift, drift)

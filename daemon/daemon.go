@@ -79,8 +79,9 @@ type System struct {
 
 	wasReconciled atomic.Bool
 
-	planMu  sync.Mutex
-	closers []func() error // undone by Close, last first
+	planMu    sync.Mutex
+	hasLooked bool           // guarded by planMu
+	closers   []func() error // undone by Close, last first
 
 	mu           sync.Mutex
 	running      context.Context // nil before Run
@@ -90,7 +91,8 @@ type System struct {
 	declared     map[string]applications.Declared
 	sources      map[string]*sourceEntry
 	applications map[string]*applicationEntry
-	down         map[string]bool // removed by hand, until somebody asks for a reconciliation
+	down         map[string]bool             // removed by hand, until somebody asks for a reconciliation
+	looked       map[string]reconcile.Status // what looking without a worker found last
 	seen         map[string]seen
 	held         map[string]string
 	pods         map[string]string // application to what was last seen of its pods
@@ -103,7 +105,7 @@ func New(o Options) (_ *System, err error) {
 		recorder: telemetry.NewRecorder(o.Version, ""), health: telemetry.NewHealth(telemetry.CheckReconciled, telemetry.CheckEngine),
 		events: newEvents(o.Settings.Events.Keep), claims: newClaims(),
 		declared: map[string]applications.Declared{}, sources: map[string]*sourceEntry{}, applications: map[string]*applicationEntry{},
-		down: map[string]bool{}, seen: map[string]seen{}, held: map[string]string{}, pods: map[string]string{},
+		down: map[string]bool{}, looked: map[string]reconcile.Status{}, seen: map[string]seen{}, held: map[string]string{}, pods: map[string]string{},
 	}
 	defer func() {
 		if err != nil {
@@ -319,15 +321,27 @@ func (s *System) reconciledOnce() {
 	s.health.Set(telemetry.CheckReconciled, nil)
 }
 
-// lookup returns the data of a ConfigMap or Secret that any application has, for substitutions.
+// lookup returns the data of a ConfigMap or Secret that any application has.
 func (s *System) lookup(ref applications.Ref) (map[string][]byte, bool) {
-	key := object.Ref{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}
+	c, ok := s.desiredConfig(object.Ref{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name})
+	return c.Data, ok
+}
+
+// desiredConfig returns a ConfigMap or Secret as an application has it now.
+func (s *System) desiredConfig(ref object.Ref) (plan.Config, bool) {
 	for _, st := range s.statuses() {
-		if c, ok := st.Desired.Configs[key]; ok {
-			return c.Data, true
+		if c, ok := st.Desired.Configs[ref]; ok {
+			return c, true
 		}
 	}
-	return nil, false
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range s.looked {
+		if c, ok := st.Desired.Configs[ref]; ok {
+			return c, true
+		}
+	}
+	return plan.Config{}, false
 }
 
 // removeGround removes what pods stood on when none is left: their network and the directories for volumes.

@@ -139,16 +139,6 @@ func (s *System) dockerConfig() string {
 	return filepath.Join(home, ".docker", "config.json")
 }
 
-// desiredConfig returns a ConfigMap or Secret as an application has it now.
-func (s *System) desiredConfig(ref object.Ref) (plan.Config, bool) {
-	for _, st := range s.statuses() {
-		if c, ok := st.Desired.Configs[ref]; ok {
-			return c, true
-		}
-	}
-	return plan.Config{}, false
-}
-
 // podEvent keeps what happened to a pod.
 func (s *System) podEvent(e executor.Event) {
 	t := api.Normal

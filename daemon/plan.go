@@ -48,22 +48,24 @@ func (s *System) Plan(ctx context.Context, r api.PlanRequest, on func(api.Event)
 	return result, nil
 }
 
-// lookAll looks at every application, those too that are declared by what is looked at.
+// lookAll looks at every application, those too that are declared by what is looked at. What one
+// application refers to in another is there when it is looked at the second time.
 func (s *System) lookAll(ctx context.Context, at map[string]reconcile.SourceStatus, on func(api.Event)) (map[string]reconcile.Status, error) {
 	looked := map[string]reconcile.Status{}
+	again := map[string]bool{}
 	for {
-		// Looking at one application may declare others.
 		var next []*applicationEntry
 		s.mu.Lock()
 		for name, e := range s.applications {
-			if _, done := looked[name]; !done && !e.removed {
+			if _, done := looked[name]; (!done || again[name]) && !e.removed {
 				next = append(next, e)
 			}
 		}
 		s.mu.Unlock()
 		if len(next) == 0 {
-			break
+			return looked, nil
 		}
+		slices.SortFunc(next, func(a, b *applicationEntry) int { return strings.Compare(a.decl.Name, b.decl.Name) })
 		for _, e := range next {
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
@@ -72,10 +74,15 @@ func (s *System) lookAll(ctx context.Context, at map[string]reconcile.SourceStat
 			if on != nil {
 				on(api.Event{Time: time.Now(), Type: api.Normal, Reason: "Planning", Application: name, Message: "planning " + name})
 			}
-			looked[name] = s.look(ctx, e, at)
+			st := s.look(ctx, e, at)
+			_, before := looked[name]
+			again[name] = !before && slices.ContainsFunc(st.Diags, func(d diag.Diagnostic) bool { return d.Code == "unknown-reference" })
+			looked[name] = st
+			s.mu.Lock()
+			s.looked[name] = st
+			s.mu.Unlock()
 		}
 	}
-	return looked, nil
 }
 
 func known(looked map[string]reconcile.Status, names []string) error {

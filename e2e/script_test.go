@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/rogpeppe/go-internal/testscript"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/fairlead-dev/fairlead/runtimes/runtimetest"
 )
@@ -29,7 +32,9 @@ import (
 //
 //	daemon ARG...            start "fairlead ARG..." in the background; its log is in daemon.log
 //	stop [SIGNAL]            end the daemon with a signal, TERM without one, and wait for it
+//	ready N [SELECTOR]       wait until there are exactly N pods and all of them are ready or have succeeded
 //	eventually CMD ARG...    run a program again and again until it succeeds, for a minute at most
+//	expand FILE...           replace ${NAME} in files by variables
 //	commit DIR MESSAGE       commit everything in a work tree
 //	get PATTERN URL          fail unless the page matches
 //	engine kill|rm|pause|unpause PART...   do to the one running container with all PARTs in its name what a person with docker does
@@ -48,7 +53,7 @@ func TestScripts(t *testing.T) {
 			return (&host{engine: e, installation: runtimetest.Name(t)}).setup(t, env, program, image)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"daemon": cmdDaemon, "stop": cmdStop, "eventually": cmdEventually, "commit": cmdCommit, "get": cmdGet, "engine": cmdEngine,
+			"daemon": cmdDaemon, "stop": cmdStop, "eventually": cmdEventually, "commit": cmdCommit, "expand": cmdExpand, "get": cmdGet, "engine": cmdEngine, "ready": cmdReady,
 		},
 	})
 }
@@ -84,7 +89,10 @@ func (h *host) setup(t *testing.T, env *testscript.Env, program, image string) e
 	if err := errors.Join(os.WriteFile(ca, git.CA, 0o600), os.WriteFile(password, []byte(gitPassword), 0o600)); err != nil {
 		return err
 	}
+	imageName, imageTag, _ := strings.Cut(image, ":")
 	for _, v := range []string{
+		"IMAGENAME=" + imageName, "IMAGETAG=" + imageTag, "RUN=" + run, fmt.Sprintf("CIDR=10.200.%d.0/24", n),
+		"CA_INLINE=" + strings.ReplaceAll(string(git.CA), "\n", `\n`), // for a quoted YAML scalar
 		"PATH=" + filepath.Dir(program) + string(os.PathListSeparator) + os.Getenv("PATH"),
 		"FAIRLEAD_CONFIG=" + config, "STATE=" + state, "IMAGE=" + image, "INSTALLATION=" + h.installation,
 		"DOCKER_HOST=" + os.Getenv("DOCKER_HOST"), "NO_COLOR=1", "CI=",
@@ -177,6 +185,42 @@ func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+func cmdReady(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 || len(args) > 2 {
+		ts.Fatalf("usage: ready N [SELECTOR]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	get := []string{"get", "pods", "-A", "-o", "json"}
+	if len(args) > 1 {
+		get = append(get, "-l", args[1])
+	}
+	deadline := time.Now().Add(time.Minute)
+	for {
+		var list struct{ Items []corev1.Pod }
+		err := ts.Exec("fairlead", get...)
+		if err == nil {
+			err = json.Unmarshal([]byte(ts.ReadFile("stdout")), &list)
+		}
+		good := 0
+		for _, p := range list.Items {
+			if p.Status.Phase == corev1.PodSucceeded || (p.DeletionTimestamp == nil && slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+				return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+			})) {
+				good++
+			}
+		}
+		if err == nil && good == want && len(list.Items) == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			log, _ := os.ReadFile(ts.MkAbs("daemon.log"))
+			ts.Fatalf("%d of %d pods are ready, not %d (%v)\n%s", good, len(list.Items), want, err, log)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
 func cmdCommit(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: commit DIR MESSAGE")
@@ -187,6 +231,16 @@ func cmdCommit(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Check(ts.Exec("git", "-C", dir, "add", "-A"))
 	ts.Check(ts.Exec("git", "-C", dir, "commit", "-q", "-m", args[1]))
+}
+
+func cmdExpand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		ts.Fatalf("usage: expand FILE...")
+	}
+	for _, name := range args {
+		text := os.Expand(ts.ReadFile(name), ts.Getenv)
+		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o600))
+	}
 }
 
 func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
