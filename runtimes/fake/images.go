@@ -30,8 +30,9 @@ type Pull struct {
 	Err error
 	// Takes is how long it takes.
 	Takes time.Duration
-	// Progress are lines for people.
-	Progress []string
+	// Progress are lines for people; ProgressEvery passes before each.
+	Progress      []string
+	ProgressEvery time.Duration
 	// Auth, when it is not nil, are the credentials without which the pull is runtimes.ErrDenied.
 	Auth *runtimes.Auth
 }
@@ -113,8 +114,11 @@ func (e *Engine) Pull(ctx context.Context, ref string, auth *runtimes.Auth, prog
 		p = i.Pull
 		return nil
 	}, func() error {
-		if progress != nil {
-			for _, line := range p.Progress {
+		for _, line := range p.Progress {
+			if err := wait(ctx, p.ProgressEvery); err != nil {
+				return err
+			}
+			if progress != nil {
 				progress(line)
 			}
 		}
