@@ -87,14 +87,14 @@ const (
 
 // Auth says where credentials for Location are. Secrets are in files, never in arguments.
 type Auth struct {
-	Username string
+	Username string `json:"username,omitempty"`
 	// PasswordFile holds a password or token.
-	PasswordFile   string
-	SSHKeyFile     string
-	KnownHostsFile string
-	CAFile         string
-	CertFile       string
-	KeyFile        string
+	PasswordFile   string `json:"passwordFile,omitempty"`
+	SSHKeyFile     string `json:"sshKeyFile,omitempty"`
+	KnownHostsFile string `json:"knownHostsFile,omitempty"`
+	CAFile         string `json:"caFile,omitempty"`
+	CertFile       string `json:"certFile,omitempty"`
+	KeyFile        string `json:"keyFile,omitempty"`
 }
 
 // stateDir is where state is kept unless a flag says otherwise.

@@ -1,15 +1,12 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -38,6 +35,10 @@ func (a *app) sourceFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.Auth.CAFile, "ca-file", "", "CA certificates for https (default: the system's)")
 	f.StringVar(&s.Auth.CertFile, "client-cert", "", "client certificate for https")
 	f.StringVar(&s.Auth.KeyFile, "client-key", "", "key of the client certificate")
+}
+
+func (a *app) pruneFlag(f *pflag.FlagSet) {
+	f.BoolVar(&a.settings.Prune, "prune", true, "delete objects that are gone from the source")
 }
 
 // locate takes the location from the arguments.
@@ -86,7 +87,7 @@ Exit codes: 0, and 1 on an error. With --detailed-exitcode: 0 nothing to do, 2 c
 				return err
 			}
 			if out != "" {
-				if err := savePlan(out, res); err != nil {
+				if err := savePlan(out, res, savedSource(a.settings)); err != nil {
 					return err
 				}
 			}
@@ -100,11 +101,12 @@ Exit codes: 0, and 1 on an error. With --detailed-exitcode: 0 nothing to do, 2 c
 		},
 	}
 	a.sourceFlags(c.Flags())
+	a.pruneFlag(c.Flags())
 	c.Flags().StringSliceVar(&apps, "application", nil, "plan only this application (may be repeated)")
 	completes(c, "application", a.completeApplications)
 	c.Flags().StringVar(&out, "out", "", "save the plan to this file, for apply --plan")
 	c.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit code 0 nothing to do, 2 changes pending, 1 error")
-	a.formats(c, "text", "json", "yaml")
+	a.formats(c, "text", "json", "yaml", "markdown")
 	return c
 }
 
@@ -114,55 +116,10 @@ func (a *app) printPlan(res api.PlanResult) error {
 		return planview.JSON(a.Stdout, res)
 	case "yaml":
 		return writeYAML(a.Stdout, planview.Redacted(res))
+	case "markdown":
+		return planview.Markdown(a.Stdout, res)
 	}
 	return planview.Text(a.Stdout, res, planview.Options{Color: a.color(a.Stdout)})
-}
-
-// savePlan writes a plan in one go, readable for its owner only: names and images are nobody else's business.
-func savePlan(path string, res api.PlanResult) error {
-	var buf bytes.Buffer
-	res.Format = api.PlanFormat
-	if err := planview.JSON(&buf, res); err != nil {
-		return fmt.Errorf("save the plan: %w", err)
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("save the plan: %w", err)
-	}
-	defer os.Remove(f.Name()) // nothing once it is renamed
-	_, err = f.Write(buf.Bytes())
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("save the plan: %w", err)
-	}
-	return nil
-}
-
-// loadPlan reads a saved plan.
-func loadPlan(path string) (api.PlanResult, error) {
-	var res api.PlanResult
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return res, fmt.Errorf("read the plan: %w", err)
-	}
-	var head struct {
-		Format string `json:"format"`
-	}
-	if err := json.Unmarshal(b, &head); err != nil || head.Format == "" {
-		return res, fmt.Errorf("%s is not a saved plan; make one with `fairlead plan --out FILE`", path)
-	}
-	if head.Format != api.PlanFormat {
-		return res, fmt.Errorf("%s is a plan of the format %s, and this fairlead reads %s; make a new one", path, head.Format, api.PlanFormat)
-	}
-	if err := json.Unmarshal(b, &res); err != nil {
-		return res, fmt.Errorf("read the plan %s: %w", path, err)
-	}
-	if res.Failed() {
-		return res, fmt.Errorf("the plan %s has errors and cannot be applied; mend them and make a new one", path)
-	}
-	return res, nil
 }
 
 func (a *app) applyCmd() *cobra.Command {
@@ -174,7 +131,10 @@ func (a *app) applyCmd() *cobra.Command {
 		Long: `Make one pass: fetch, plan, carry the plan out, and wait until everything is ready or has failed.
 
 With --plan it does exactly what a saved plan says. It refuses when the commit or the state of the engine
-has moved since the plan was made, and says what was expected and what is there.`,
+has moved since the plan was made, and says what was expected and what is there. The plan knows the
+REPO_OR_DIR and flags that it was made with; credentials are read again from their files.`,
+		Example: `  fairlead apply . --path overlays/dev
+  fairlead plan . --out shop.plan && fairlead apply --plan shop.plan`,
 		Args:              args(0, 1, "at most one REPO_OR_DIR"),
 		ValidArgsFunction: directories,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -187,6 +147,9 @@ has moved since the plan was made, and says what was expected and what is there.
 				saved, err := loadPlan(file)
 				if err != nil {
 					return err
+				}
+				if len(args) == 0 && saved.Source != nil {
+					saved.Source.into(&a.settings)
 				}
 				req.Expect = saved.Expect()
 				for _, e := range req.Expect {
@@ -216,7 +179,7 @@ has moved since the plan was made, and says what was expected and what is there.
 	a.sourceFlags(c.Flags())
 	c.Flags().StringSliceVar(&apps, "application", nil, "apply only this application (may be repeated)")
 	completes(c, "application", a.completeApplications)
-	c.Flags().BoolVar(&a.settings.Prune, "prune", true, "delete objects that are gone from the source")
+	a.pruneFlag(c.Flags())
 	c.Flags().StringVar(&file, "plan", "", "carry out this saved plan, or refuse")
 	a.formats(c, "text", "json", "yaml")
 	return c

@@ -42,7 +42,7 @@ Ctrl-C ends it. What runs goes on running; ` + "`fairlead down`" + ` removes it.
 	}
 	a.sourceFlags(c.Flags())
 	c.Flags().DurationVar(&a.settings.Interval, "interval", 0, "how often a repository is asked for news (default: the settings file's, or 1m)")
-	c.Flags().BoolVar(&a.settings.Prune, "prune", true, "delete objects that are gone from the source")
+	a.pruneFlag(c.Flags())
 	c.Flags().BoolVar(&plain, "plain", false, "log lines instead of the live view")
 	a.daemonFlags(c)
 	return c

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -131,7 +132,10 @@ var cases = map[string]api.PlanResult{
 func TestGolden(t *testing.T) {
 	for name, r := range cases {
 		t.Run(name, func(t *testing.T) {
-			var text, color bytes.Buffer
+			var text, markdown, color bytes.Buffer
+			if err := Markdown(&markdown, r); err != nil {
+				t.Fatal(err)
+			}
 			if err := Text(&text, r, Options{}); err != nil {
 				t.Fatal(err)
 			}
@@ -140,6 +144,7 @@ func TestGolden(t *testing.T) {
 			}
 			got := txtar.Format(&txtar.Archive{Files: []txtar.File{
 				{Name: "text", Data: text.Bytes()},
+				{Name: "markdown", Data: markdown.Bytes()},
 				{Name: "color", Data: bytes.ReplaceAll(color.Bytes(), []byte("\x1b"), []byte("␛"))},
 			}})
 			path := filepath.Join("testdata", name+".txtar")
@@ -166,6 +171,24 @@ func TestGolden(t *testing.T) {
 				t.Errorf("last line is %q", last)
 			}
 		})
+	}
+}
+
+func TestMarkdownCannotBeLeft(t *testing.T) {
+	r := one(plan.Plan{Changes: []plan.Change{{Ref: ref("", "ConfigMap", "c"), Action: plan.ActionUpdate, Fields: []plan.FieldChange{
+		{Path: "data[x]", New: `"a\n` + "````" + `\n</details><img src=x>"`},
+	}}}})
+	var buf bytes.Buffer
+	if err := Markdown(&buf, r); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(buf.String(), "\n`````\n"); n != 2 {
+		t.Errorf("the block is not fenced:\n%s", &buf)
+	}
+	buf.Reset()
+	big := one(plan.Plan{Changes: slices.Repeat(r.Applications[0].Plan.Changes, 2000)})
+	if err := Markdown(&buf, big); err != nil || buf.Len() > maxMarkdown+1000 || !strings.Contains(buf.String(), "cut here") {
+		t.Errorf("a big plan has %d bytes, %v", buf.Len(), err)
 	}
 }
 
