@@ -116,17 +116,23 @@ func ParseFile(path string, data []byte, lim Limits) (*File, diag.List) {
 				Field: p.String(), Message: "the field is written twice", Hint: "keep one of the two",
 			})
 		})
-		d := Doc{Root: root, Offset: c.offset, Line: root.Line + c.offset}
-		d.APIVersion, d.Kind = scalar(root, "apiVersion"), scalar(root, "kind")
-		if meta := child(root, "metadata"); meta != nil {
-			d.Name, d.Namespace = scalar(meta, "name"), scalar(meta, "namespace")
-		}
+		d := DocOf(root, c.offset)
 		for i := before; i < len(list); i++ {
 			list[i].Ref = d.Ref()
 		}
 		f.Docs = append(f.Docs, d)
 	}
 	return f, list
+}
+
+// DocOf returns a mapping as a document of its own; its lines count from offset.
+func DocOf(root *yaml.Node, offset int) Doc {
+	d := Doc{Root: root, Offset: offset, Line: root.Line + offset}
+	d.APIVersion, d.Kind = scalar(root, "apiVersion"), scalar(root, "kind")
+	if meta := child(root, "metadata"); meta != nil {
+		d.Name, d.Namespace = scalar(meta, "name"), scalar(meta, "namespace")
+	}
+	return d
 }
 
 // Ref is what the document calls itself.

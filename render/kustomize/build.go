@@ -77,23 +77,37 @@ func Build(in Input) ([]Manifest, diag.List) {
 		tree: in.Tree, lim: in.Limits, files: in.Files,
 		dirs: map[string]*node{}, manifests: map[string]*decode.File{},
 	}
-	root, overlaid := g.root(in)
+	root, k := g.root(in)
 	if root == nil || g.diags.HasErrors() {
 		return nil, g.diags
 	}
-	in.Tree.Overlay(path.Join(in.Dir, FileNames()[0]), overlaid)
-	for _, f := range FileNames()[1:] {
-		in.Tree.Hide(path.Join(in.Dir, f))
+	// The expectations are those of the kustomization with what is added to it.
+	final := *root
+	final.k = k
+	x := expectations{}
+	foreseeable := g.expect(&final, affix{}, x)
+	changed := in.Resource != "" || !in.Overlay.Empty()
+	if foreseeable {
+		values, ok := g.build(in, root, k, changed)
+		if !ok {
+			return nil, g.diags
+		}
+		if out, ok := g.foreseen(x, values); ok {
+			return out, g.diags
+		}
 	}
-	m, err := g.run(in.Dir)
-	if err != nil {
-		g.failed(root, err)
+	// kustomize says itself where the results come from, at a price.
+	kept := slices.Contains(k.BuildMetadata, types.OriginAnnotations)
+	if !kept {
+		k.BuildMetadata = append(slices.Clone(k.BuildMetadata), types.OriginAnnotations)
+	}
+	m, ok := g.krusty(in, root, k, true)
+	if !ok {
 		return nil, g.diags
 	}
-	keep := slices.Contains(root.k.BuildMetadata, types.OriginAnnotations)
 	var out []Manifest
 	for _, r := range m.Resources() {
-		one, err := g.manifestOf(in.Dir, r, keep)
+		one, err := g.manifestOf(in.Dir, r, kept)
 		if err != nil {
 			g.report(root.file, 0, "build", "", clean(err.Error()), "")
 			continue
@@ -106,8 +120,47 @@ func Build(in Input) ([]Manifest, diag.List) {
 	return out, g.diags
 }
 
-// root checks the kustomization to build and returns it with what is to be added to it.
-func (g *graph) root(in Input) (*node, []byte) {
+// krusty runs kustomize over k, which is written in place of the file in in.Dir if it was changed.
+func (g *graph) krusty(in Input, root *node, k *types.Kustomization, changed bool) (resmap.ResMap, bool) {
+	if changed {
+		data, err := kyaml.Marshal(k)
+		if err != nil {
+			g.report(root.file, root.doc.Line, "bad-kustomization", "", clean(err.Error()), "")
+			return nil, false
+		}
+		in.Tree.Overlay(path.Join(in.Dir, FileNames()[0]), data)
+		for _, f := range FileNames()[1:] {
+			in.Tree.Hide(path.Join(in.Dir, f))
+		}
+	}
+	m, err := g.run(in.Dir)
+	if err != nil {
+		g.failed(root, err)
+		return nil, false
+	}
+	return m, true
+}
+
+// build returns the results as values.
+func (g *graph) build(in Input, root *node, k *types.Kustomization, changed bool) ([]map[string]any, bool) {
+	m, ok := g.krusty(in, root, k, changed)
+	if !ok {
+		return nil, false
+	}
+	out := make([]map[string]any, 0, m.Size())
+	for _, r := range m.Resources() {
+		v, err := g.valueOf(r)
+		if err != nil {
+			g.report(root.file, 0, "build", "", clean(err.Error()), "")
+			continue
+		}
+		out = append(out, v)
+	}
+	return out, !g.diags.HasErrors()
+}
+
+// root checks the kustomization to build and returns it, and what it is with what is to be added to it.
+func (g *graph) root(in Input) (*node, *types.Kustomization) {
 	var n *node
 	if in.Resource != "" {
 		n = &node{dir: in.Dir, file: in.Resource, k: &types.Kustomization{}, doc: decode.Doc{Line: 0}}
@@ -150,13 +203,7 @@ func (g *graph) root(in Input) (*node, []byte) {
 		}
 	}
 	g.stack = nil
-	k.BuildMetadata = append(slices.Clone(k.BuildMetadata), types.OriginAnnotations)
-	data, err := kyaml.Marshal(k)
-	if err != nil {
-		g.report(n.file, 0, "bad-kustomization", "", clean(err.Error()), "")
-		return nil, nil
-	}
-	return n, data
+	return n, &k
 }
 
 // overlay adds what the application says to k.
@@ -285,18 +332,26 @@ func (g *graph) manifestOf(dir string, r *resource.Resource, keep bool) (Manifes
 	if err != nil {
 		return Manifest{}, err
 	}
-	v, err := decode.Value(r.YNode(), g.lim.YAML)
+	value, err := g.valueOf(r)
 	if err != nil {
-		return Manifest{}, fmt.Errorf("%s: %w", r.CurId(), err)
-	}
-	value, ok := v.(map[string]any)
-	if !ok {
-		return Manifest{}, fmt.Errorf("%s: is not a mapping", r.CurId())
+		return Manifest{}, err
 	}
 	if !keep {
 		dropOrigin(value)
 	}
 	return g.locate(dir, value, origin), nil
+}
+
+func (g *graph) valueOf(r *resource.Resource) (map[string]any, error) {
+	v, err := decode.Value(r.YNode(), g.lim.YAML)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", r.CurId(), err)
+	}
+	value, ok := v.(map[string]any)
+	if !ok {
+		return nil, fmt.Errorf("%s: is not a mapping", r.CurId())
+	}
+	return value, nil
 }
 
 // dropOrigin removes the annotation that says where a resource came from.

@@ -11,7 +11,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	"sigs.k8s.io/kustomize/api/types"
-	kyaml "sigs.k8s.io/yaml"
 
 	"github.com/fairlead-dev/fairlead/render/decode"
 	"github.com/fairlead-dev/fairlead/render/diag"
@@ -213,11 +212,7 @@ func (g *graph) load(dir string, by *entry) *node {
 		return nil
 	}
 	var k types.Kustomization
-	plain, err := kyaml.JSONToYAML(decode.Canonical(m))
-	if err == nil {
-		err = k.Unmarshal(plain)
-	}
-	if err != nil {
+	if err := k.Unmarshal(decode.Canonical(m)); err != nil {
 		g.report(file, n.doc.Line, "bad-kustomization", "", clean(err.Error()), "")
 		return nil
 	}
