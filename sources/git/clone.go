@@ -282,6 +282,11 @@ func (c *clone) write(r io.Reader) (err error) {
 		return nil
 	}
 	if err != nil {
+		if left, e := filepath.Glob(filepath.Join(c.dir, "objects", "pack", "tmp_*")); e == nil {
+			for _, file := range left {
+				os.Remove(file)
+			}
+		}
 		return damaged("write pack", err)
 	}
 	return nil
@@ -292,6 +297,9 @@ func (c *clone) obtain(ctx context.Context, sel selection, l *listing, had plumb
 	defer l.done()
 	if err := c.open(); err != nil {
 		return err
+	}
+	if slices.Contains(c.state.Whole, sel.commit.String()) && !c.store.has(sel.commit) {
+		return damaged("commit "+sel.commit.String(), plumbing.ErrObjectNotFound)
 	}
 	if err := c.compact(); err != nil {
 		return err
@@ -315,6 +323,9 @@ func (c *clone) obtain(ctx context.Context, sel selection, l *listing, had plumb
 		if ctx.Err() != nil {
 			return refused
 		}
+	}
+	if refused == nil && l.lists(sel.object) && !c.store.has(sel.commit) {
+		return damaged("commit "+sel.commit.String(), plumbing.ErrObjectNotFound)
 	}
 	if refused != nil || !c.store.has(sel.commit) {
 		if _, err := c.pull(ctx, l, ask{wants: l.tips()}); err != nil {

@@ -26,7 +26,7 @@ var (
 )
 
 // errDamaged: objects on disk are missing or not what their names say.
-var errDamaged = errors.New("the clone is damaged")
+var errDamaged = errors.New("objects of the repository are missing or damaged")
 
 // Error is why a fetch failed. Its text holds no credentials.
 type Error struct {
@@ -89,7 +89,7 @@ func (s *Source) describe(ctx context.Context, err error) (string, error) {
 		return "TLS: the server's certificate is not valid: " + invalid.Error(), ErrTLS
 	case errors.As(err, &verify):
 		return "TLS: the server's certificate cannot be verified: " + verify.Err.Error(), ErrTLS
-	case errors.As(err, &record):
+	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return "TLS: the server does not speak TLS at this port: check the scheme and port of the URL", ErrTLS
 	case errors.As(err, &alert), strings.Contains(err.Error(), "remote error: tls:"):
 		return "TLS: the server refused the connection (" + after(err.Error(), "remote error: tls: ") +
@@ -126,7 +126,11 @@ func after(s, sep string) string {
 func (s *Source) scrub(text string) string {
 	text = Redact(text)
 	a := s.opt.Auth
-	for _, secret := range []string{a.Password, a.BearerToken, a.IdentityPassword, s.at.password} {
+	secrets := []string{a.Password, a.BearerToken, a.IdentityPassword, s.at.password}
+	if a.Password == "" && s.at.scheme != "ssh" {
+		secrets = append(secrets, a.Username) // a token that stands for a user
+	}
+	for _, secret := range secrets {
 		if len(secret) >= 3 {
 			text = strings.ReplaceAll(text, secret, "***")
 		}

@@ -190,6 +190,7 @@ func (s *Source) fetch(ctx context.Context, have sources.Revision) (sources.Snap
 	}
 	had := hashOf(string(have))
 	sel, l, err := s.selects(ctx)
+	defer l.done()
 	if err != nil {
 		return sources.Snapshot{}, err
 	}
@@ -201,6 +202,7 @@ func (s *Source) fetch(ctx context.Context, have sources.Revision) (sources.Snap
 			if l, err = s.repo.list(ctx, nil); err != nil {
 				return sources.Snapshot{}, err
 			}
+			defer l.done()
 		}
 		if err := s.repo.obtain(ctx, sel, l, had); err != nil {
 			return sources.Snapshot{}, err
@@ -211,10 +213,7 @@ func (s *Source) fetch(ctx context.Context, have sources.Revision) (sources.Snap
 	if err != nil {
 		return sources.Snapshot{}, err
 	}
-	tree, err := s.mount(ctx, objects, c)
-	if tree != nil {
-		tree.commit = sel.commit
-	}
+	tree, err := s.mount(ctx, objects, sel.commit, c)
 	if err != nil {
 		return sources.Snapshot{}, err
 	}
@@ -223,10 +222,9 @@ func (s *Source) fetch(ctx context.Context, have sources.Revision) (sources.Snap
 		history = s.relation(ctx, l, had, sel)
 	}
 	s.last = sel
-	author := c.author
 	return sources.Snapshot{
 		Source: s.opt.Name, Revision: sources.Revision(sel.commit.String()), Ref: sel.ref,
-		Committed: c.committed, Author: author, Message: c.message,
+		Committed: c.committed, Author: c.author, Message: c.message,
 		Files: tree, History: history,
 		Changed: func(since sources.Revision) ([]string, bool) { return changed(tree, since) },
 	}, nil
@@ -248,19 +246,20 @@ func (s *Source) selects(ctx context.Context) (selection, *listing, error) {
 		return selection{}, nil, err
 	}
 	sel, err := resolve(want, l)
-	if errors.Is(err, ErrNoReference) && want.names() != nil {
+	if errors.Is(err, ErrNoReference) && l.partial {
 		// All names are needed to say which ones are near.
-		if l, err = s.repo.list(ctx, nil); err == nil {
-			sel, err = resolve(want, l)
+		if l, err = s.repo.list(ctx, nil); err != nil {
+			return selection{}, nil, err
 		}
+		sel, err = resolve(want, l)
 	}
 	if err != nil {
-		return selection{}, nil, err
+		return selection{}, l, err
 	}
 	if sel.prefix != "" {
 		if s.pinned.IsZero() {
 			if s.pinned, err = s.repo.find(ctx, l, sel.prefix); err != nil {
-				return selection{}, nil, err
+				return selection{}, l, err
 			}
 		}
 		sel = selection{kind: byCommit, commit: s.pinned, object: s.pinned}

@@ -18,10 +18,10 @@ func (s *Source) relation(ctx context.Context, l *listing, had plumbing.Hash, se
 	if last.commit == had && (last.ref != sel.ref || last.kind != sel.kind) {
 		return sources.Switched
 	}
-	if sel.kind == byTag || sel.kind == bySemVer {
+	if sel.kind == byTag || sel.kind == bySemVer && last.commit == had {
 		return sources.TagMoved
 	}
-	if sel.kind == byCommit {
+	if sel.kind == byCommit || sel.kind == bySemVer {
 		return sources.Switched
 	}
 	objects := s.repo.objects()

@@ -23,6 +23,7 @@ const (
 type ignore struct {
 	patterns []gitignore.Pattern // of the root, in order of rising priority
 	extra    []gitignore.Pattern // of the options: above all files
+	includes bool                // some pattern of these shows what another hides
 	// read returns a directory's .sourceignore, nil when it has none.
 	read func(dir string) ([]byte, error)
 
@@ -37,6 +38,7 @@ func newIgnore(options string, read func(dir string) ([]byte, error)) (*ignore, 
 		return nil, err
 	}
 	own := parsePatterns(data, nil)
+	i.includes = strings.Contains("\n"+options, "\n!") || strings.Contains("\n"+string(data), "\n!")
 	i.patterns = parsePatterns([]byte(alwaysIgnored), nil)
 	if len(own)+len(i.extra) == 0 {
 		i.patterns = append(i.patterns, parsePatterns([]byte(defaultIgnored), nil)...)
@@ -116,7 +118,7 @@ func (i *ignore) shows(p string, isDir bool, list func(dir string) ([]entry, err
 	if m != gitignore.Exclude {
 		return true, nil
 	}
-	if !isDir {
+	if !isDir || !i.includes {
 		return false, nil
 	}
 	entries, err := list(p)

@@ -20,6 +20,7 @@ type localRepository struct {
 	gitDir string // of this work tree: HEAD
 	common string // of all work trees: references and objects
 	store  *store
+	peeled map[plumbing.Hash]plumbing.Hash
 }
 
 func (r *localRepository) open() error {
@@ -29,7 +30,7 @@ func (r *localRepository) open() error {
 		}
 		r.reset()
 	}
-	if _, err := os.Stat(r.path); err != nil {
+	if _, err := os.Stat(r.path); err != nil && isMissing(r.path+".git") {
 		if errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%w: there is no such directory: check the path", ErrNotFound)
 		}
@@ -82,6 +83,11 @@ func gitDirOf(path string) (string, error) {
 	return "", fmt.Errorf("%w: the directory holds no Git repository: give the root of one, or make one with git init", ErrNotFound)
 }
 
+func isMissing(file string) bool {
+	_, err := os.Lstat(file)
+	return err != nil
+}
+
 // checkFormat refuses forms of repositories that would be read wrongly.
 func checkFormat(config string) error {
 	data, err := os.ReadFile(config)
@@ -131,6 +137,7 @@ func (r *localRepository) list(ctx context.Context, names []string) (*listing, e
 		}
 		return final, h, err
 	}
+	l.partial = names != nil
 	if names == nil {
 		names = []string{"HEAD"}
 		for name := range packed {
@@ -154,12 +161,28 @@ func (r *localRepository) list(ctx context.Context, names []string) (*listing, e
 			l.refs[final] = h
 		}
 		if strings.HasPrefix(name, "refs/tags/") || len(names) == 1 {
-			if p, err := r.store.peel(h); err == nil && p != h {
+			if p := r.peel(h); p != h {
 				l.peeled[name] = p
 			}
 		}
 	}
 	return l, nil
+}
+
+// peel returns what an annotated tag points to. It is kept, so that listing many tags again reads nothing.
+func (r *localRepository) peel(h plumbing.Hash) plumbing.Hash {
+	p, ok := r.peeled[h]
+	if !ok {
+		var err error
+		if p, err = r.store.peel(h); err != nil {
+			return h
+		}
+		if r.peeled == nil || len(r.peeled) > 10_000 {
+			r.peeled = map[plumbing.Hash]plumbing.Hash{}
+		}
+		r.peeled[h] = p
+	}
+	return p
 }
 
 // reference follows a reference to the last symbolic one and its value; zero when it does not exist.
@@ -253,7 +276,11 @@ func (r *localRepository) objects() *store { return r.store }
 func (r *localRepository) broken() bool    { return false }
 
 // reset opens the repository anew; what is damaged in it is its owner's to repair.
-func (r *localRepository) reset() error { return r.close() }
+// Snapshots go on reading through what was open.
+func (r *localRepository) reset() error {
+	r.store = nil
+	return nil
+}
 
 func (r *localRepository) close() error {
 	if r.store == nil {

@@ -21,8 +21,8 @@ const (
 )
 
 // mount makes the files of a commit, with its submodules if they are read.
-func (s *Source) mount(ctx context.Context, objects *store, c commit) (*tree, error) {
-	t := &tree{objects: objects, root: c.tree, committed: c.committed, links: s.links}
+func (s *Source) mount(ctx context.Context, objects *store, id plumbing.Hash, c commit) (*tree, error) {
+	t := &tree{objects: objects, commit: id, root: c.tree, committed: c.committed, links: s.links}
 	for _, dir := range s.opt.Sparse {
 		dir = path.Clean(strings.Trim(dir, "/"))
 		if dir == "" || dir == "." {

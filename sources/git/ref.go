@@ -112,6 +112,8 @@ type listing struct {
 	// remote is the connection that listed them, which can fetch once.
 	remote session
 	caps   capabilities
+	// partial listings hold only the references that were asked for.
+	partial bool
 }
 
 // selection is a reference and what it points to.

@@ -80,7 +80,7 @@ func newHTTP(at location, a Auth) (*httpDialer, error) {
 	}
 	d := &httpDialer{
 		client: githttp.NewClient(&http.Client{Transport: t}), http: t,
-		endpoint: transport.Endpoint{Protocol: at.scheme, Host: at.host, Path: strings.TrimSuffix(at.path, "/")},
+		endpoint: transport.Endpoint{Protocol: at.scheme, Host: at.hostname(), Port: at.port(), Path: at.escapedPath()},
 	}
 	if at.query != "" {
 		return nil, fmt.Errorf("the URL has a query, which Git does not know: remove what begins at the question mark")
@@ -221,7 +221,6 @@ type source struct {
 	r   io.Reader
 	ctx context.Context
 	err error
-	n   int64
 }
 
 func (s *source) Read(p []byte) (int, error) {
@@ -230,7 +229,6 @@ func (s *source) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := s.r.Read(p)
-	s.n += int64(n)
 	if err != nil && !errors.Is(err, io.EOF) {
 		s.err = err
 	}

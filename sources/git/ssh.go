@@ -239,7 +239,8 @@ func (s *sshSession) list(context.Context) (*packp.AdvRefs, error) {
 
 // failed says what the server said.
 func (s *sshSession) failed(err error) error {
-	s.run.Wait()
+	s.in.Close()
+	s.run.Wait() // all of standard error has come then
 	said := s.said.String()
 	var line *pktline.ErrorLine
 	if errors.As(err, &line) {

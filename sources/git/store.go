@@ -92,7 +92,7 @@ func (s *store) addDir(gitDir string, depth int) {
 }
 
 func newStorage(gitDir string) *filesystem.Storage {
-	return filesystem.NewStorageWithOptions(osfs.New(gitDir), cache.NewObjectLRU(cacheBytes), filesystem.Options{KeepDescriptors: true})
+	return filesystem.NewStorageWithOptions(osfs.New(gitDir), cache.NewObjectLRU(cacheBytes), filesystem.Options{KeepDescriptors: true, LargeObjectThreshold: maxObject})
 }
 
 // refresh forgets which packs there are, so that new ones are seen.
@@ -184,12 +184,12 @@ func (s *store) read(h plumbing.Hash) (plumbing.ObjectType, []byte, error) {
 var errTooLarge = fmt.Errorf("the file has more than %d MiB, which is not read", maxObject>>20)
 
 func (s *store) readOnce(h plumbing.Hash) (plumbing.ObjectType, []byte, error) {
-	if n, err := s.sizeOnce(h); err == nil && n > maxObject {
-		return 0, nil, errTooLarge
-	}
 	o, err := s.raw(h)
 	if err != nil {
 		return 0, nil, err
+	}
+	if o.Size() > maxObject {
+		return 0, nil, errTooLarge
 	}
 	r, err := o.Reader()
 	if err != nil {

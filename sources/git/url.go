@@ -7,6 +7,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -20,7 +21,7 @@ type location struct {
 }
 
 // scpForm is user@host:path or host:path, without a scheme.
-var scpForm = regexp.MustCompile(`^(?:([A-Za-z0-9._~+-]+)@)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(.+)$`)
+var scpForm = regexp.MustCompile(`^(?:([A-Za-z0-9._~+-]+)@)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([^:].*)$`)
 
 // parseLocation understands the forms of URLs that git clone does. Its errors show no credentials.
 func parseLocation(s string) (location, error) {
@@ -116,6 +117,28 @@ func (l location) hostPort(port string) string {
 	return net.JoinHostPort(strings.Trim(l.host, "[]"), port)
 }
 
+// hostname is the host without the port, in brackets if it is an IPv6 address.
+func (l location) hostname() string {
+	if h, _, err := net.SplitHostPort(l.host); err == nil {
+		if strings.Contains(h, ":") {
+			return "[" + h + "]"
+		}
+		return h
+	}
+	return l.host
+}
+
+// port is the port that is written; 0 for the scheme's own.
+func (l location) port() int {
+	_, p, _ := net.SplitHostPort(l.host)
+	n, _ := strconv.Atoi(p)
+	return n
+}
+
+func (l location) escapedPath() string {
+	return (&url.URL{Path: strings.TrimSuffix(l.path, "/")}).EscapedPath()
+}
+
 // sameHost reports whether credentials for l may be sent to m.
 func (l location) sameHost(m location) bool {
 	return l.scheme == m.scheme && l.scheme != "file" && strings.EqualFold(l.host, m.host) && l.user == m.user
@@ -170,7 +193,13 @@ func Redact(s string) string {
 	if !strings.Contains(s, "://") {
 		return scpPassword.ReplaceAllString(s, "***@")
 	}
-	s = userinfo.ReplaceAllString(s, "${1}***@")
+	s = userinfo.ReplaceAllStringFunc(s, func(m string) string {
+		scheme, user, _ := strings.Cut(m, "://")
+		if strings.EqualFold(scheme, "ssh") && !strings.ContainsAny(user, ":%") && strings.Count(user, "@") == 1 {
+			return m // a user name alone gives access to nothing over ssh
+		}
+		return scheme + "://***@"
+	})
 	return queries.ReplaceAllString(s, "${1}?***")
 }
 
