@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fairlead-dev/fairlead/apply/executor"
-	"github.com/fairlead-dev/fairlead/daemon/api"
 	"github.com/fairlead-dev/fairlead/daemon/applications"
 	"github.com/fairlead-dev/fairlead/daemon/reconcile"
 	"github.com/fairlead-dev/fairlead/daemon/settings"
@@ -94,6 +93,8 @@ type System struct {
 	down         map[string]bool             // removed by hand, until somebody asks for a reconciliation
 	looked       map[string]reconcile.Status // what looking without a worker found last
 	seen         map[string]seen
+	drift        map[string][]plan.Drift
+	restarts     map[string]int // by the pod's UID
 	held         map[string]string
 	pods         map[string]string // application to what was last seen of its pods
 }
@@ -105,7 +106,7 @@ func New(o Options) (_ *System, err error) {
 		recorder: telemetry.NewRecorder(o.Version, ""), health: telemetry.NewHealth(telemetry.CheckReconciled, telemetry.CheckEngine),
 		events: newEvents(o.Settings.Events.Keep), claims: newClaims(),
 		declared: map[string]applications.Declared{}, sources: map[string]*sourceEntry{}, applications: map[string]*applicationEntry{},
-		down: map[string]bool{}, looked: map[string]reconcile.Status{}, seen: map[string]seen{}, held: map[string]string{}, pods: map[string]string{},
+		down: map[string]bool{}, looked: map[string]reconcile.Status{}, seen: map[string]seen{}, drift: map[string][]plan.Drift{}, restarts: map[string]int{}, held: map[string]string{}, pods: map[string]string{},
 	}
 	defer func() {
 		if err != nil {
@@ -285,6 +286,7 @@ func (s *System) nodeChanged() {
 		groups[telemetry.PodGroup{Application: p.Application, Phase: string(p.Phase)}]++
 	}
 	s.recorder.SetPods(groups)
+	s.countRestarts(state.Pods)
 	s.recorder.SetEngineUp(state.Node, !state.Stale)
 	s.mu.Lock()
 	for name, e := range s.applications {
@@ -295,6 +297,22 @@ func (s *System) nodeChanged() {
 	s.pods = now
 	s.mu.Unlock()
 	s.events.touch()
+}
+
+// countRestarts counts what was restarted since it was called last.
+func (s *System) countRestarts(pods []plan.ObservedPod) {
+	now := make(map[string]int, len(pods))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range pods {
+		for _, c := range p.Containers {
+			now[p.UID] += c.Restarts
+		}
+		if before, known := s.restarts[p.UID]; known {
+			s.recorder.ContainerRestarted(p.Application, now[p.UID]-before)
+		}
+	}
+	s.restarts = now
 }
 
 // signature is everything of a pod that a plan can depend on.

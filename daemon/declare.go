@@ -10,6 +10,7 @@ import (
 	"github.com/fairlead-dev/fairlead/daemon/api"
 	"github.com/fairlead-dev/fairlead/daemon/applications"
 	"github.com/fairlead-dev/fairlead/daemon/reconcile"
+	"github.com/fairlead-dev/fairlead/daemon/telemetry"
 	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/render"
 	"github.com/fairlead-dev/fairlead/render/diag"
@@ -157,7 +158,7 @@ func (s *System) startSource(decl applications.Source) *sourceEntry {
 	}
 	e.worker = reconcile.NewSource(reconcile.SourceConfig{
 		Name: decl.Name, Interval: interval, Timeout: decl.Repository.Timeout, Suspend: decl.Suspend,
-	}, source, s.sourceChanged, s.recorder.Fetched)
+	}, source, s.sourceChanged, s.fetched)
 	e.stop = s.start(func(ctx context.Context) error {
 		defer e.worker.Close()
 		return e.worker.Run(ctx)
@@ -198,7 +199,7 @@ func (s *System) ended(name string, entry *applicationEntry) {
 		s.sync() // it may have been declared again meanwhile
 	}
 	s.mu.Unlock()
-	s.events.add(api.Event{Type: api.Normal, Reason: "ApplicationRemoved", Application: name, Message: "everything of application " + name + " is gone"})
+	s.keep(api.Event{Type: api.Normal, Reason: "ApplicationRemoved", Application: name, Message: "everything of application " + name + " is gone"})
 }
 
 // config is how an application is reconciled. The caller holds s.mu.
@@ -221,20 +222,32 @@ func (s *System) selected(name string) bool {
 	return len(s.only) == 0 || slices.Contains(s.only, name)
 }
 
+// fetched counts a look at a source.
+func (s *System) fetched(name string, took time.Duration, moved bool, err error) {
+	result := telemetry.Unchanged
+	switch {
+	case err != nil:
+		result = telemetry.Failure
+	case moved:
+		result = telemetry.Success
+	}
+	s.recorder.FetchDone(name, result, took)
+}
+
 // sourceChanged wakes the applications of a source.
 func (s *System) sourceChanged(st reconcile.SourceStatus) {
 	log := s.log.With().Str("source", st.Name).Logger()
 	switch {
 	case st.Err != nil:
 		log.Warn().Err(st.Err).Int("failures", st.Failures).Msg("fetch failed; what was fetched before stays in force")
-		s.events.add(api.Event{Type: api.Warning, Reason: "FetchFailed", Source: st.Name, Message: st.Err.Error()})
+		s.keep(api.Event{Type: api.Warning, Reason: "FetchFailed", Source: st.Name, Message: st.Err.Error()})
 	default:
 		log.Info().Str("revision", st.Snapshot.Revision.Short()).Str("history", string(st.Snapshot.History)).Msg("new revision: " + firstLine(st.Snapshot.Message))
 		e := api.Event{Type: api.Normal, Reason: "Fetched", Source: st.Name, Revision: string(st.Snapshot.Revision), Message: "fetched " + st.Snapshot.Revision.Short() + " " + firstLine(st.Snapshot.Message)}
 		if note := historyNote(st.Snapshot.History); note != "" {
 			e.Type, e.Reason, e.Message = api.Warning, "HistoryChanged", st.Snapshot.Revision.Short()+": "+note
 		}
-		s.events.add(e)
+		s.keep(e)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -16,8 +16,6 @@ import (
 	"github.com/fairlead-dev/fairlead/daemon/settings"
 	"github.com/fairlead-dev/fairlead/daemon/store"
 	"github.com/fairlead-dev/fairlead/daemon/telemetry"
-	"github.com/fairlead-dev/fairlead/plan"
-	"github.com/fairlead-dev/fairlead/render/object"
 	"github.com/fairlead-dev/fairlead/runtimes/docker"
 	"github.com/fairlead-dev/fairlead/runtimes/networking"
 	"github.com/fairlead-dev/fairlead/runtimes/volumes"
@@ -145,14 +143,13 @@ func (s *System) podEvent(e executor.Event) {
 	if e.Warning {
 		t = api.Warning
 	}
-	s.events.add(api.Event{
+	s.keep(api.Event{
 		Type: t, Reason: e.Reason, Message: e.Message, Application: e.Application, Node: localNode, Ref: e.Pod.Ref(),
 	})
-	s.recorder.EventRecorded(string(t))
 }
 
 // nodeTrouble reports an error that concerns no pod.
 func (s *System) nodeTrouble(err error) {
 	s.log.Warn().Str(telemetry.KeyNode, string(localNode)).Err(err).Msg("trouble on the node")
-	s.events.add(api.Event{Type: api.Warning, Reason: "NodeTrouble", Message: err.Error(), Node: localNode})
+	s.keep(api.Event{Type: api.Warning, Reason: "NodeTrouble", Message: err.Error(), Node: localNode})
 }

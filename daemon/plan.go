@@ -168,9 +168,8 @@ func (s *System) look(ctx context.Context, e *applicationEntry, at map[string]re
 		e.planCache = render.NewCache()
 	}
 	s.mu.Unlock()
-	start := time.Now()
 	st := reconcile.NewApplication(c, &onlooker{world: (*world)(s), at: at, cache: e.planCache}, s.store, s.planning).Look(ctx)
-	s.recorder.PlanDone(c.Name, time.Since(start))
+	s.recorder.PlanDone(c.Name, st.Planned)
 	return st
 }
 

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/apply"
@@ -157,7 +158,7 @@ func (w *world) Walk(ctx context.Context, p plan.Plan) reconcile.Report {
 	s := w.system()
 	start := time.Now()
 	add, change, destroy := p.Counts()
-	s.events.add(api.Event{
+	s.keep(api.Event{
 		Type: api.Normal, Reason: "Planned", Application: p.Application.Name, Revision: p.Application.Revision,
 		Message: fmt.Sprintf("Plan: %d to add, %d to change, %d to destroy.", add, change, destroy),
 		Plan:    &api.Counts{Add: add, Change: change, Destroy: destroy},
@@ -172,7 +173,7 @@ func (w *world) Walk(ctx context.Context, p plan.Plan) reconcile.Report {
 		out.Superseded, result = true, telemetry.Superseded
 	case out.Err != nil:
 		result = telemetry.Failure
-		s.events.add(api.Event{Type: api.Warning, Reason: "ApplyFailed", Application: p.Application.Name, Revision: p.Application.Revision, Message: out.Err.Error()})
+		s.keep(api.Event{Type: api.Warning, Reason: "ApplyFailed", Application: p.Application.Name, Revision: p.Application.Revision, Message: out.Err.Error()})
 		s.log.Warn().Str("application", p.Application.Name).Err(out.Err).Msg("the plan was not carried out")
 	}
 	s.recorder.ReconcileDone(p.Application.Name, result, time.Since(start), time.Now())
@@ -185,11 +186,16 @@ func (w *world) Changed(st reconcile.Status) {
 	if !st.Config.Removed {
 		s.hold(st)
 	}
-	s.recorder.SetReady(st.Config.Name, st.Health == reconcile.Healthy)
+	s.recorder.SetReady(st.Config.Name, st.Health == reconcile.Healthy && st.Applied == string(st.Revision))
+	if st.Planned > 0 && !st.Walking {
+		s.recorder.PlanDone(st.Config.Name, st.Planned)
+	}
 	s.mu.Lock()
 	before := s.seen[st.Config.Name]
 	now := seen{health: st.Health, reason: st.Reason, detail: st.Detail, applied: st.Applied}
 	s.seen[st.Config.Name] = now
+	newDrift := newDrift(s.drift[st.Config.Name], st.Plan.Drift)
+	s.drift[st.Config.Name] = st.Plan.Drift
 	var waiting []*applicationEntry
 	for _, e := range s.applications {
 		for _, d := range e.decl.DependsOn {
@@ -199,6 +205,10 @@ func (w *world) Changed(st reconcile.Status) {
 		}
 	}
 	s.mu.Unlock()
+	s.recorder.DriftFound(st.Config.Name, len(newDrift))
+	for _, d := range newDrift {
+		s.keep(api.Event{Type: api.Warning, Reason: "Drift", Application: st.Config.Name, Revision: string(st.Revision), Ref: d.Ref, Message: d.Message})
+	}
 	if before != now {
 		for _, e := range waiting {
 			e.worker.Poke()
@@ -213,6 +223,23 @@ func (w *world) Changed(st reconcile.Status) {
 type seen struct {
 	health                  reconcile.Health
 	reason, detail, applied string
+}
+
+// newDrift returns what is in now and was not in before.
+func newDrift(before, now []plan.Drift) []plan.Drift {
+	var out []plan.Drift
+	for _, d := range now {
+		if !slices.Contains(before, d) {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// keep keeps an event and counts it.
+func (s *System) keep(e api.Event) {
+	s.recorder.EventRecorded(string(e.Type))
+	s.events.add(e)
 }
 
 // announce turns a change of an application's state into an event and a log line.
@@ -232,7 +259,7 @@ func (s *System) announce(st reconcile.Status, before seen) {
 	if st.Reason == "Applying" || (st.Reason == "Waiting" && before == seen{}) {
 		return // Walk says it
 	}
-	s.events.add(e)
+	s.keep(e)
 	line.Str("application", st.Config.Name).Str("revision", st.Revision.Short()).Str("reason", st.Reason).Msg(string(st.Health) + ": " + e.Message)
 }
 
@@ -274,7 +301,7 @@ func (r *reporter) event(s plan.Step, state api.StepState, took time.Duration, m
 	if state == api.StepFailed {
 		e.Type = api.Warning
 	}
-	r.system.events.add(e)
+	r.system.keep(e)
 }
 
 // Started reports a step that begins.

@@ -97,6 +97,8 @@ type Status struct {
 	// Diags are all findings: of rendering, of expanding and of planning.
 	Diags diag.List
 	Plan  plan.Plan
+	// Planned is the time that computing Plan took, observing left out; 0 when it was not computed anew.
+	Planned time.Duration
 	// Inventory is what was applied and not yet confirmed gone.
 	Inventory []plan.Applied
 	// Applied is the last revision of which everything was done, at AppliedAt.
@@ -241,8 +243,8 @@ func (a *Application) pass(ctx context.Context) time.Time {
 	}
 	st.Desired = a.rendered.desired
 
-	p := a.compute(ctx, c, a.rendered.desired)
-	st.Plan, st.Diags = p, append(slices.Clone(a.rendered.diags), p.Diags...)
+	p, took := a.compute(ctx, c, a.rendered.desired)
+	st.Plan, st.Planned, st.Diags = p, took, append(slices.Clone(a.rendered.diags), p.Diags...)
 
 	switch now := time.Now(); {
 	case c.Removed && (c.Orphan || p.Empty()):
@@ -271,7 +273,7 @@ func (a *Application) pass(ctx context.Context) time.Time {
 		// A rollout that was given up leaves nothing to do, and yet the revision does not run.
 		if health == Healthy || (problem.reason != "" && reason == problem.reason) {
 			if err := a.succeed(c); err != nil {
-				return a.finish(st, Failed, "StateNotWritten", err.Error(), now.Add(10*time.Second))
+				return a.finish(st, Failed, "StateNotWritten", err.Error(), time.Now().Add(10*time.Second))
 			}
 			st.Applied, st.AppliedAt = a.record.Revision, a.record.AppliedAt
 		}
@@ -318,7 +320,7 @@ func (a *Application) Look(ctx context.Context) Status {
 		return st
 	}
 	st.Desired = a.rendered.desired
-	st.Plan = a.compute(ctx, c, a.rendered.desired)
+	st.Plan, st.Planned = a.compute(ctx, c, a.rendered.desired)
 	st.Diags = append(slices.Clone(a.rendered.diags), st.Plan.Diags...)
 	st.Inventory = r.Inventory
 	st.Health, st.Reason, st.Detail = rollup(st.Plan, stale)
@@ -411,18 +413,20 @@ func optionsFingerprint(c Config, o render.Options) []byte {
 	return b
 }
 
-// compute observes and plans.
-func (a *Application) compute(ctx context.Context, c Config, d plan.Desired) plan.Plan {
+// compute observes and plans, and returns how long planning took.
+func (a *Application) compute(ctx context.Context, c Config, d plan.Desired) (plan.Plan, time.Duration) {
 	refs := make([]object.Ref, len(d.Objects))
 	for i, o := range d.Objects {
 		refs[i] = o.Ref
 	}
-	return plan.Compute(d, plan.Observed{
-		Now:     time.Now(),
+	o := plan.Observed{
 		Nodes:   a.world.Observe(ctx),
 		Applied: a.record.Inventory,
 		Claims:  a.world.Claims(c.Name, refs),
-	}, a.options)
+	}
+	o.Now = time.Now()
+	p := plan.Compute(d, o, a.options)
+	return p, time.Since(o.Now)
 }
 
 // walk carries p out. It is cut short when the application is poked meanwhile and a plan made from the
@@ -476,11 +480,13 @@ func (a *Application) overtaken(ctx context.Context, c Config, wanted map[target
 		// What was good is carried on with; what is wrong now is said after the walk.
 		a.rendered = before
 	}
-	next := targets(a.compute(ctx, c, a.rendered.desired))
+	p, _ := a.compute(ctx, c, a.rendered.desired)
+	next := targets(p)
 	if a.rendered.revision == before.revision && bytes.Equal(a.rendered.options, before.options) {
 		return !subset(next, wanted)
 	}
-	rest := targets(a.compute(ctx, c, before.desired))
+	p, _ = a.compute(ctx, c, before.desired)
+	rest := targets(p)
 	return !subset(next, rest) || !subset(rest, next)
 }
 

@@ -42,7 +42,7 @@ type Source struct {
 	poke   chan struct{}
 	// changed is told of every new snapshot and of every fetch that failed; observed of every fetch.
 	changed  func(SourceStatus)
-	observed func(name string, took time.Duration, err error)
+	observed func(name string, took time.Duration, moved bool, err error)
 
 	mu     sync.Mutex
 	status SourceStatus
@@ -52,7 +52,7 @@ type Source struct {
 
 // NewSource returns a source that is not looked at before Run or Fetch. changed is called from Run's
 // goroutine and must not block; both functions may be nil.
-func NewSource(config SourceConfig, source sources.Source, changed func(SourceStatus), observed func(string, time.Duration, error)) *Source {
+func NewSource(config SourceConfig, source sources.Source, changed func(SourceStatus), observed func(string, time.Duration, bool, error)) *Source {
 	if config.Timeout <= 0 {
 		config.Timeout = time.Minute
 	}
@@ -168,7 +168,7 @@ func (s *Source) fetch(ctx context.Context) time.Duration {
 		after.Next = time.Now().Add(next)
 	}
 	if s.observed != nil {
-		s.observed(s.config.Name, time.Since(start), err)
+		s.observed(s.config.Name, time.Since(start), !unchanged, err)
 	}
 	s.mu.Lock()
 	s.status = after
