@@ -36,6 +36,7 @@ func Expand(app Application, objs []object.Object, complete bool) (Desired, diag
 	var found diag.List
 	d.Objects, found = withoutDuplicates(d.Objects)
 	for i := range d.Objects {
+		found = append(found, unsupported(d.Objects[i])...)
 		if c, ok := configOf(d.Objects[i]); ok {
 			d.Configs[c.Ref] = c
 		}

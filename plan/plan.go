@@ -165,6 +165,16 @@ type WorkloadStatus struct {
 	Message string `json:"message,omitempty"`
 }
 
+// Finish is a Job that was seen complete or failed. It must be recorded in the inventory
+// (Applied.Finished and Succeeded) as soon as the plan is made, whether or not it has steps, and kept there
+// until the object is deleted or replaced by force: until it is recorded nothing of the Job is deleted, and
+// after its pods are gone it is all that keeps the Job from running again.
+type Finish struct {
+	Ref       object.Ref `json:"ref"`
+	At        time.Time  `json:"at"`
+	Succeeded bool       `json:"succeeded,omitempty"`
+}
+
 // Plan is everything that is to be done for one application.
 type Plan struct {
 	Application Application      `json:"application"`
@@ -175,6 +185,8 @@ type Plan struct {
 	Steps       []Step           `json:"steps,omitempty"`
 	Status      []WorkloadStatus `json:"status,omitempty"`
 	Diags       diag.List        `json:"diagnostics,omitempty"`
+	// Finished are Jobs that have ended and are not yet recorded as such.
+	Finished []Finish `json:"finished,omitempty"`
 	// Wake is when the plan should be computed again though nothing happened (back-off, deadlines, TTL); zero for never.
 	Wake time.Time `json:"wake,omitzero"`
 }
