@@ -78,13 +78,7 @@ var containerSections = []section{
 	fieldsOf[corev1.Container]("Container",
 		full("name image command args workingDir ports envFrom env volumeMounts imagePullPolicy"),
 		noted("resources", "requests count for the planner; limits are enforced, and change without a restart"),
-		except("resizePolicy", "a limit always changes without a restart", func(_ path, v any) row {
-			policies, _ := v.([]corev1.ContainerResizePolicy)
-			if slices.ContainsFunc(policies, func(p corev1.ContainerResizePolicy) bool { return p.RestartPolicy == corev1.RestartContainer }) {
-				return row{support: noEffect, note: "a limit always changes without a restart", hint: "write NotRequired, or remove it"}
-			}
-			return row{}
-		}),
+		noted("resizePolicy", "NotRequired changes a limit in the running container; RestartContainer replaces the pod"),
 		except("restartPolicy", "Always, on init containers: that makes a sidecar", func(at path, v any) row {
 			if at.last()[0] == "initContainers" && v == corev1.ContainerRestartPolicyAlways {
 				return row{}
