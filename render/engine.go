@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/fairlead-dev/fairlead/render/decode"
@@ -35,12 +36,17 @@ func (e *Engine) Unit(req Request, u Unit) (UnitResult, error) {
 	ur := &unitRun{engine: e, req: req, unit: u}
 	t := tree.New(req.Files, tree.DefaultLimits(), ur.decrypt)
 	ur.tree = t
-	ur.render()
+	if err := ur.guarded(); err != nil {
+		return UnitResult{}, err
+	}
 	ur.hidden.apply(ur.out.Diags)
 	if err := t.Err(); err != nil {
 		return UnitResult{}, err
 	}
 	ur.out.Reads = t.Reads()
+	if len(ur.reads) > 0 {
+		ur.out.Reads = slices.Compact(slices.Sorted(slices.Values(append(ur.reads, ur.out.Reads...))))
+	}
 	return ur.out, nil
 }
 
@@ -51,6 +57,7 @@ type unitRun struct {
 	unit   Unit
 	tree   *tree.Tree
 	out    UnitResult
+	reads  []string // that did not go through tree
 	// size is how many bytes of objects there are.
 	size int
 	// hidden is what must not be shown.
@@ -88,7 +95,18 @@ func (r *unitRun) decrypt(p string, data []byte) ([]byte, error) {
 	return data, err
 }
 
-func (r *unitRun) render() {
+// guarded renders; what breaks down on hostile input is a finding about the unit.
+func (r *unitRun) guarded() error {
+	defer func() {
+		if p := recover(); p != nil {
+			r.out.Objects = nil
+			r.report(r.unit.String(), 0, "broke-down", fmt.Sprintf("rendering it broke down: %.200v", p))
+		}
+	}()
+	return r.render()
+}
+
+func (r *unitRun) render() error {
 	for _, name := range badVariables(r.req.Substitute) {
 		r.report(r.unit.String(), 0, "bad-variable", fmt.Sprintf("%q is not a name of a variable to substitute: letters, digits and _ only", name))
 	}
@@ -96,14 +114,26 @@ func (r *unitRun) render() {
 		r.hidden.add(v, minSubstituted)
 	}
 	var docs []kustomize.Manifest
-	over := r.overlay()
+	over := r.req.overlay()
 	if r.unit.Plain && over.Empty() {
 		docs = r.plain()
 	} else {
-		in := kustomize.Input{Tree: r.tree, Dir: r.unit.Dir, Resource: r.unit.Resource, Overlay: over, Limits: kustomize.DefaultLimits(), Files: &r.engine.files}
-		if in.Resource != "" && !r.unit.Plain && over.Empty() {
+		in := kustomize.Input{Tree: r.tree, Dir: r.unit.Dir, Overlay: over, Limits: kustomize.DefaultLimits(), Files: &r.engine.files}
+		switch {
+		case r.unit.Whole:
+			all, err := units(r.req)
+			if err != nil {
+				return err
+			}
+			r.reads = all.reads
+			for _, u := range all.units {
+				in.Resources = append(in.Resources, u.Resource)
+			}
+		case r.unit.Resource != "" && !r.unit.Plain && over.Empty():
 			// Nothing is added, so the directory's own kustomization can be built as it is.
-			in.Dir, in.Resource = r.unit.String(), ""
+			in.Dir = r.unit.String()
+		case r.unit.Resource != "":
+			in.Resources = []string{r.unit.Resource}
 		}
 		var list diag.List
 		docs, list = kustomize.Build(in)
@@ -113,14 +143,14 @@ func (r *unitRun) render() {
 		r.decode(d)
 		if r.size > maxOutput {
 			r.report(r.unit.String(), 0, "too-large", fmt.Sprintf("it makes more than %d bytes of objects", maxOutput))
-			return
+			return nil
 		}
 	}
+	return nil
 }
 
 // overlay is what kustomize has to add.
-func (r *unitRun) overlay() kustomize.Overlay {
-	o := r.req.Options
+func (o Options) overlay() kustomize.Overlay {
 	over := kustomize.Overlay{
 		Namespace: o.TargetNamespace, NamePrefix: o.NamePrefix, NameSuffix: o.NameSuffix,
 		Patches: o.Patches, Images: o.Images, Replicas: o.Replicas,
@@ -200,6 +230,10 @@ func (r *unitRun) decode(d kustomize.Manifest) {
 	if !usable {
 		return
 	}
+	if o := r.req.Options; !o.MetadataEverywhere {
+		addMetadata(d.Value, "labels", o.CommonLabels)
+		addMetadata(d.Value, "annotations", o.CommonAnnotations)
+	}
 	obj, list, ok := decode.Object(d.Value, decode.Options{
 		Origin: d.Origin, Locate: d.Locate,
 		DefaultNamespace: r.req.DefaultNamespace, AllowUnsupported: r.req.AllowUnsupported,
@@ -208,6 +242,28 @@ func (r *unitRun) decode(d kustomize.Manifest) {
 	if ok {
 		r.size += len(obj.Written)
 		r.out.Objects = append(r.out.Objects, Rendered{obj.Ref, obj.APIVersion, obj.Written, obj.Origin})
+	}
+}
+
+// addMetadata puts labels or annotations over those that an object has.
+func addMetadata(v map[string]any, key string, add map[string]string) {
+	if len(add) == 0 {
+		return
+	}
+	meta, ok := v["metadata"].(map[string]any)
+	if !ok {
+		return // reported as missing
+	}
+	have, ok := meta[key].(map[string]any)
+	if !ok {
+		if meta[key] != nil {
+			return // reported as the wrong type
+		}
+		have = make(map[string]any, len(add))
+		meta[key] = have
+	}
+	for k, text := range add {
+		have[k] = text
 	}
 }
 

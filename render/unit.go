@@ -24,6 +24,9 @@ type Unit struct {
 	Resource string
 	// Plain is true when Resource is a file.
 	Plain bool
+	// Whole is true when everything that the path consists of is built together, since what the application
+	// adds concerns more than single objects.
+	Whole bool
 }
 
 // String returns the path of the unit.
@@ -60,6 +63,19 @@ type listing struct {
 
 // list finds the units of a path.
 func list(req Request) (listing, error) {
+	l, err := units(req)
+	// Names are changed along with the references to them, which can be in other files; patches, replica counts
+	// and components find what they are for anywhere.
+	o := req.Options
+	together := o.NamePrefix != "" || o.NameSuffix != "" || len(o.Patches)+len(o.Replicas)+len(o.Components) > 0
+	if together && len(l.units) > 1 {
+		l.units = []Unit{{Dir: clean(req.Path), Whole: true}}
+	}
+	return l, err
+}
+
+// units finds the files and kustomizations that a path consists of.
+func units(req Request) (listing, error) {
 	var l listing
 	t := tree.New(req.Files, tree.Limits{Files: 2 * maxUnits, FileBytes: 1, TotalBytes: 1}, nil)
 	defer func() { l.reads = t.Reads() }()

@@ -42,4 +42,4 @@ func (d Doc) Items() int {
 	return 0
 }
 
-func isList(kind string) bool { return len(kind) > 4 && kind[len(kind)-4:] == "List" }
+func isList(kind string) bool { return len(kind) >= 4 && kind[len(kind)-4:] == "List" }

@@ -8,7 +8,10 @@ import (
 // full path was found.
 func (d Doc) Find(p Path) (line int, whole bool) {
 	n, line := d.Root, d.Line
-	for i, e := range p {
+	if n == nil { // the document is in nobody's file
+		return line, false
+	}
+	for _, e := range p {
 		if n.Kind == yaml.AliasNode {
 			n = n.Alias
 		}
@@ -24,7 +27,6 @@ func (d Doc) Find(p Path) (line int, whole bool) {
 		}
 		line = key.Line + d.Offset
 		n = val
-		_ = i
 	}
 	return line, true
 }

@@ -135,6 +135,9 @@ func DocOf(root *yaml.Node, offset int) Doc {
 	return d
 }
 
+// Text returns the text of a top-level field, "" when there is none.
+func (d Doc) Text(key string) string { return scalar(d.Root, key) }
+
 // Ref is what the document calls itself.
 func (d Doc) Ref() object.Ref {
 	group, _, ok := strings.Cut(d.APIVersion, "/")

@@ -32,11 +32,11 @@ type Input struct {
 	Tree *tree.Tree
 	// Dir is the directory of the kustomization.
 	Dir string
-	// Resource, if set, is built instead: a file or a directory in Dir, which itself has no kustomization
-	// (or one that is not to be used).
-	Resource string
-	Overlay  Overlay
-	Limits   Limits
+	// Resources, if there are any, are built instead: files and directories in Dir, which itself has no
+	// kustomization (or one that is not to be used).
+	Resources []string
+	Overlay   Overlay
+	Limits    Limits
 	// Files remembers parsed files from one build to the next.
 	Files *decode.Cache
 }
@@ -86,7 +86,7 @@ func Build(in Input) ([]Manifest, diag.List) {
 	final.k = k
 	x := expectations{}
 	foreseeable := g.expect(&final, affix{}, x)
-	changed := in.Resource != "" || !in.Overlay.Empty()
+	changed := len(in.Resources) > 0 || !in.Overlay.Empty()
 	if foreseeable {
 		values, ok := g.build(in, root, k, changed)
 		if !ok {
@@ -162,9 +162,12 @@ func (g *graph) build(in Input, root *node, k *types.Kustomization, changed bool
 // root checks the kustomization to build and returns it, and what it is with what is to be added to it.
 func (g *graph) root(in Input) (*node, *types.Kustomization) {
 	var n *node
-	if in.Resource != "" {
-		n = &node{dir: in.Dir, file: in.Resource, k: &types.Kustomization{}, doc: decode.Doc{Line: 0}}
-		n.k.Resources = []string{in.Resource}
+	if len(in.Resources) > 0 {
+		n = &node{dir: in.Dir, file: in.Dir, k: &types.Kustomization{}, doc: decode.Doc{Line: 0}}
+		if len(in.Resources) == 1 {
+			n.file = path.Join(in.Dir, in.Resources[0])
+		}
+		n.k.Resources = in.Resources
 	} else if n = g.load(in.Dir, nil); n == nil {
 		return nil, nil
 	}
@@ -179,13 +182,18 @@ func (g *graph) root(in Input) (*node, *types.Kustomization) {
 	}
 	g.dirs[in.Dir] = n
 	g.stack = []string{in.Dir}
-	if in.Resource != "" {
-		if p := path.Join(in.Dir, in.Resource); g.tree.Kind(p) == tree.Dir {
-			e := at(n, in.Resource, "resources", 0)
-			g.absorb(n, g.visit(p, &e, false), e)
-		} else {
-			g.manifest(n, at(n, in.Resource, "resources", 0), true)
+	if len(in.Resources) > 0 {
+		for i, r := range in.Resources {
+			e := at(n, r, "resources", i)
+			if p := path.Join(in.Dir, r); g.tree.Kind(p) == tree.Dir {
+				// It may build on files around it, but not on what is being built here.
+				g.stack = nil
+				g.absorb(n, g.visit(p, &e, false), e)
+			} else {
+				g.manifest(n, e, true)
+			}
 		}
+		g.bound(n)
 	} else {
 		g.check(n)
 	}
@@ -236,7 +244,11 @@ func (g *graph) overlay(n *node, k *types.Kustomization, o Overlay) bool {
 			continue
 		}
 		k.Patches = append(k.Patches, p)
+		before := len(g.patches)
 		g.patch(&node{dir: n.dir, file: n.file}, p, "patches", i)
+		for j := range g.patches[before:] {
+			g.patches[before+j].application = i + 1
+		}
 	}
 	k.Images = slices.Clone(k.Images)
 	for _, raw := range o.Images {

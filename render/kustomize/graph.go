@@ -59,8 +59,11 @@ type graph struct {
 
 // patch is one document of a patch.
 type patch struct {
-	path string
-	doc  decode.Doc
+	path   string
+	doc    decode.Doc
+	target *types.Selector // nil when the document itself says what it is for
+	// application is the number, from 1, of a patch that the application adds; it is in no file.
+	application int
 }
 
 // node is one kustomization.
@@ -280,9 +283,9 @@ func (g *graph) check(n *node) {
 	for i, p := range k.PatchesStrategicMerge {
 		e := at(n, string(p), "patchesStrategicMerge", i)
 		if strings.ContainsAny(string(p), "\n:") {
-			g.inline(e)
+			g.inline(e, nil)
 		} else {
-			g.patchFile(e)
+			g.patchFile(e, nil)
 		}
 	}
 	for i, r := range k.Replacements {
@@ -445,14 +448,14 @@ func (g *graph) function(file string, d decode.Doc) {
 
 func (g *graph) patch(n *node, p types.Patch, field string, i int) {
 	if p.Path != "" {
-		g.patchFile(at(n, p.Path, field, i, "path"))
+		g.patchFile(at(n, p.Path, field, i, "path"), p.Target)
 	}
 	if p.Patch != "" {
-		g.inline(at(n, p.Patch, field, i, "patch"))
+		g.inline(at(n, p.Patch, field, i, "patch"), p.Target)
 	}
 }
 
-func (g *graph) patchFile(e entry) {
+func (g *graph) patchFile(e entry, target *types.Selector) {
 	p, data, ok := g.file(e)
 	if !ok {
 		return
@@ -460,12 +463,12 @@ func (g *graph) patchFile(e entry) {
 	f, list := g.files.Parse(p, data, g.lim.YAML)
 	g.diags = append(g.diags, list...)
 	for _, d := range f.Docs {
-		g.patches = append(g.patches, patch{p, d})
+		g.patches = append(g.patches, patch{path: p, doc: d, target: target})
 	}
 }
 
 // inline checks a patch that is written into the kustomization.
-func (g *graph) inline(e entry) {
+func (g *graph) inline(e entry, target *types.Selector) {
 	line, _ := e.n.doc.Find(e.field)
 	f, list := g.files.Parse(e.n.file, []byte(e.value), g.lim.YAML)
 	for i := range list {
@@ -477,7 +480,7 @@ func (g *graph) inline(e entry) {
 	for _, d := range f.Docs {
 		d.Offset += line
 		d.Line += line
-		g.patches = append(g.patches, patch{e.n.file, d})
+		g.patches = append(g.patches, patch{path: e.n.file, doc: d, target: target})
 	}
 }
 

@@ -1,9 +1,12 @@
 package kustomize
 
 import (
+	"fmt"
 	"path"
+	"strconv"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
 	"sigs.k8s.io/kustomize/api/resource"
 
 	"github.com/fairlead-dev/fairlead/render/decode"
@@ -119,12 +122,22 @@ func match(f *decode.File, kind, name string) *decode.Doc {
 func (g *graph) patched(kind, name string, p decode.Path, origin object.Origin, doc *decode.Doc) object.Origin {
 	if len(p) > 1 {
 		for i := len(g.patches) - 1; i >= 0; i-- {
-			d := g.patches[i].doc
-			if d.Kind != kind || d.Name == "" || !strings.Contains(name, d.Name) {
+			pt := g.patches[i]
+			if !pt.meantFor(kind, name) {
 				continue
 			}
-			if line, whole := d.Find(p); whole {
-				return object.Origin{Path: g.patches[i].path, Line: line}
+			var line int
+			var wrote bool
+			if pt.doc.Root.Kind == yaml.SequenceNode {
+				line, wrote = operation(pt.doc, p)
+			} else {
+				line, wrote = pt.doc.Find(p)
+			}
+			switch {
+			case wrote && pt.application > 0:
+				return object.Origin{Path: pt.path, Generator: fmt.Sprintf("patch %d of the application", pt.application)}
+			case wrote:
+				return object.Origin{Path: pt.path, Line: line}
 			}
 		}
 	}
@@ -132,6 +145,47 @@ func (g *graph) patched(kind, name string, p decode.Path, origin object.Origin, 
 		origin.Line, _ = doc.Find(p)
 	}
 	return origin
+}
+
+// meantFor reports whether a patch may be meant for an object. Selectors are regular expressions and prefixes may have
+// been added to names, so that it is a guess.
+func (pt patch) meantFor(kind, name string) bool {
+	wantKind, wantName := pt.doc.Kind, pt.doc.Name
+	if pt.target != nil {
+		wantKind, wantName = pt.target.Kind, pt.target.Name
+		if wantName == "" {
+			return wantKind == "" || wantKind == kind
+		}
+	}
+	return (wantKind == kind || wantKind == "") && wantName != "" && strings.Contains(name, wantName)
+}
+
+// operation finds the operation of a JSON patch that wrote a field, and its line.
+func operation(doc decode.Doc, p decode.Path) (int, bool) {
+	var want strings.Builder
+	for _, e := range p {
+		want.WriteByte('/')
+		if e.IsIndex {
+			want.WriteString(strconv.Itoa(e.Index))
+		} else {
+			want.WriteString(strings.NewReplacer("~", "~0", "/", "~1").Replace(e.Key))
+		}
+	}
+	for i := len(doc.Root.Content) - 1; i >= 0; i-- {
+		op := decode.DocOf(doc.Root.Content[i], doc.Offset)
+		at := op.Text("path")
+		if at == "" || op.Text("op") == "remove" {
+			continue
+		}
+		if at == want.String() || strings.HasPrefix(want.String(), at+"/") {
+			line := op.Line
+			if l, whole := op.Find(append(decode.Path{}.Child("value"), p[strings.Count(at, "/"):]...)); whole {
+				line = l
+			}
+			return line, true
+		}
+	}
+	return 0, false
 }
 
 func text(m map[string]any, key string) string {

@@ -24,6 +24,13 @@ const (
 	msgResult = 'd' // child: the unit's result
 )
 
+// The kinds of units.
+const (
+	unitKustomization = iota
+	unitPlain
+	unitWhole
+)
+
 // maxFrame bounds what either side accepts at once.
 const maxFrame = 256 << 20
 

@@ -76,7 +76,9 @@ func serve(ctx context.Context, c *conn) error {
 			if files == nil {
 				return fmt.Errorf("unit before job: %w", errProtocol)
 			}
-			u := render.Unit{Dir: f.text(), Resource: f.text(), Plain: f.int() == 1}
+			u := render.Unit{Dir: f.text(), Resource: f.text()}
+			how := f.int()
+			u.Plain, u.Whole = how == unitPlain, how == unitWhole
 			if f.int() == 1 {
 				files.learn(f)
 			}

@@ -286,13 +286,14 @@ func unitMessage(u render.Unit, s *served) *message {
 	m := newMessage(msgUnit)
 	m.text(u.Dir)
 	m.text(u.Resource)
-	plain, dir := 0, u.Dir
-	if u.Plain {
-		plain = 1
-	} else {
-		dir = u.String()
+	how, dir := unitKustomization, u.String()
+	switch {
+	case u.Plain:
+		how, dir = unitPlain, u.Dir
+	case u.Whole:
+		how = unitWhole
 	}
-	m.int(plain)
+	m.int(how)
 	if s.dirs[dir] || !fs.ValidPath(dir) || dir == ".." || path.IsAbs(dir) {
 		m.int(0)
 		return m
