@@ -146,6 +146,11 @@ func (d describer) describe(v api.Description) {
 		d.object(*v.Object)
 	}
 	d.table("Pods", podTable(v.Pods, true, d.now))
+	for _, p := range v.Pods {
+		if !p.IsReady {
+			d.logTail("Last log lines of "+p.Name, p.LogTail)
+		}
+	}
 	if len(v.Drift) > 0 {
 		d.title("Changed outside of Git")
 		for _, dr := range v.Drift {
@@ -219,11 +224,16 @@ func (d describer) pod(p api.Pod) {
 			d.container(c)
 		}
 	}
-	if len(p.LogTail) > 0 {
-		d.title("Last log lines")
-		for _, l := range p.LogTail {
-			fmt.Fprintf(d.w, "  | %s\n", planview.Clean(l))
-		}
+	d.logTail("Last log lines", p.LogTail)
+}
+
+func (d describer) logTail(title string, lines []string) {
+	if len(lines) == 0 {
+		return
+	}
+	d.title(planview.Clean(title))
+	for _, l := range lines {
+		fmt.Fprintf(d.w, "  | %s\n", planview.Clean(l))
 	}
 }
 
