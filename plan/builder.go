@@ -30,9 +30,13 @@ type builder struct {
 	canCreate bool // the node that pods run on answers
 	anyStale  bool // some node does not answer
 
-	byKey   map[PodKey]*pod
-	byOwner map[object.Ref][]*pod // only pods of this application
-	applied map[object.Ref]*Applied
+	byKey     map[PodKey]*pod
+	byOwner   map[object.Ref][]*pod // only pods of this application
+	applied   map[object.Ref]*Applied
+	inventory []Applied // sorted
+
+	// verdicts hold what is not same.
+	verdicts map[object.Ref]verdict
 
 	steps   []Step
 	pulls   map[pullKey]StepID
@@ -82,7 +86,8 @@ func newBuilder(d Desired, o Observed, opt Options) *builder {
 		desired: d, opt: opt, now: o.Now,
 		nodes: make(map[NodeID]*NodeState, len(o.Nodes)),
 		pulls: map[pullKey]StepID{}, changes: map[object.Ref]*Change{}, names: map[PodKey]bool{},
-		plan: Plan{Application: d.Application},
+		verdicts: map[object.Ref]verdict{},
+		plan:     Plan{Application: d.Application},
 	}
 	n := 0
 	for i := range o.Nodes {
@@ -112,9 +117,11 @@ func newBuilder(d Desired, o Observed, opt Options) *builder {
 	}
 	home := b.nodes[opt.Node]
 	b.canCreate = home != nil && !home.Stale
-	b.applied = make(map[object.Ref]*Applied, len(o.Applied))
-	for i := range o.Applied {
-		b.applied[o.Applied[i].Ref] = &o.Applied[i]
+	inventory := sortedBy(o.Applied, compareApplied)
+	b.inventory = inventory
+	b.applied = make(map[object.Ref]*Applied, len(inventory))
+	for i := range inventory {
+		b.applied[inventory[i].Ref] = &inventory[i]
 	}
 	return b
 }
@@ -127,6 +134,10 @@ func sortedBy[T any](s []T, compare func(a, b T) int) []T {
 	s = slices.Clone(s)
 	slices.SortStableFunc(s, compare)
 	return s
+}
+
+func compareApplied(a, b Applied) int {
+	return cmp.Or(object.Compare(a.Ref, b.Ref), cmp.Compare(a.Hash, b.Hash))
 }
 
 func comparePods(a, b *ObservedPod) int {

@@ -1,26 +1,174 @@
 package plan
 
 import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/fairlead-dev/fairlead/render/diag"
+	"github.com/fairlead-dev/fairlead/render/object"
 )
 
 // Compute returns what is to be done so that what was observed becomes what is desired.
+//
+// From an incomplete Desired nothing is done: the plan then only reports. Pods of other applications,
+// and pods on nodes that do not answer, are never in a step.
 func Compute(d Desired, o Observed, opt Options) Plan {
+	if !slices.IsSortedFunc(d.Objects, compareObjects) {
+		d.Objects = sortedBy(d.Objects, compareObjects)
+	}
+	d.Workloads = sortedBy(d.Workloads, func(a, b Workload) int { return object.Compare(a.Ref, b.Ref) })
 	b := newBuilder(d, o, opt)
+	b.compareObjects(o.Claims)
 	for i := range d.Workloads {
 		w := &d.Workloads[i]
+		if w.Pod == nil || w.Pod.Spec == nil {
+			continue
+		}
 		planWorkload(b, w, b.byOwner[w.Ref])
 	}
-	b.plan.Steps = b.steps
-	return b.plan
+	b.pruneObjects(b.inventory)
+	b.pruneOrphans()
+	b.stale()
+	p := b.finish()
+	p.Basis = b.basis(o.Claims)
+	return p
 }
+
+func compareObjects(a, b object.Object) int { return object.Compare(a.Ref, b.Ref) }
 
 // planWorkload calls the planner of the workload's family.
 func planWorkload(b *builder, w *Workload, pods []*pod) {
-	switch w.Value.(type) {
-	case *corev1.Pod:
-	case *appsv1.Deployment:
-	case *appsv1.ReplicaSet:
+	if b.verdicts[w.Ref] == left {
+		b.leftStatus(w, pods)
+		return
 	}
+	switch v := w.Value.(type) {
+	case *corev1.Pod:
+		planPod(b, w, pods)
+	case *appsv1.Deployment:
+		planDeployment(b, w, v, pods)
+	case *appsv1.ReplicaSet:
+		planReplicaSet(b, w, v, pods)
+	case *batchv1.Job:
+		planJob(b, w, v, pods)
+	}
+}
+
+// stale says which nodes do not answer.
+func (b *builder) stale() {
+	for _, id := range slices.Sorted(maps.Keys(b.nodes)) {
+		if b.nodes[id].Stale {
+			b.diag(diag.Diagnostic{
+				Severity: diag.Warning, Code: "node-not-responding",
+				Message: fmt.Sprintf("node %s does not answer: its pods are left as they are, and nothing is started there until it does", id),
+			})
+		}
+	}
+	if _, known := b.nodes[b.opt.Node]; !known && len(b.desired.Workloads) > 0 {
+		b.diag(diag.Diagnostic{
+			Severity: diag.Warning, Code: "node-not-observed",
+			Message: fmt.Sprintf("node %q was not observed: nothing is started there", b.opt.Node),
+		})
+	}
+}
+
+// finish orders everything and returns the plan.
+func (b *builder) finish() Plan {
+	p := b.plan
+	if !b.desired.Complete {
+		p.Diags = append(p.Diags, diag.Diagnostic{
+			Severity: diag.Info, Code: "incomplete",
+			Message: "the source could not be fetched or rendered completely: everything stays as it is",
+		})
+		p.Unchanged, p.Drift = 0, nil
+		return p
+	}
+	p.Steps = b.steps
+	refs := make([]object.Ref, 0, len(b.changes))
+	for r, c := range b.changes {
+		if c.Action != ActionNone || len(c.Pods) > 0 {
+			refs = append(refs, r)
+		}
+	}
+	slices.SortFunc(refs, object.Compare)
+	for _, r := range refs {
+		c := b.changes[r]
+		if c.Action == ActionNone && c.Cause == "" {
+			c.Cause = "unchanged in the source"
+		}
+		p.Changes = append(p.Changes, *c)
+	}
+	slices.SortStableFunc(p.Drift, func(x, y Drift) int {
+		return cmp.Or(object.Compare(x.Ref, y.Ref), cmp.Compare(x.Message, y.Message))
+	})
+	return p
+}
+
+// basis identifies what the plan depends on in what was observed, but for the time.
+func (b *builder) basis(claims map[object.Ref]string) Fingerprint {
+	h := sha256.New()
+	buf := make([]byte, 0, 8192)
+	put := func(parts ...string) {
+		for _, s := range parts {
+			buf = append(strconv.AppendInt(buf, int64(len(s)), 10), ':')
+			buf = append(buf, s...)
+		}
+		if len(buf) > 4096 {
+			h.Write(buf)
+			buf = buf[:0]
+		}
+	}
+	flags := func(bits ...bool) {
+		for _, bit := range bits {
+			if bit {
+				buf = append(buf, '1')
+			} else {
+				buf = append(buf, '0')
+			}
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(b.nodes)) {
+		node := b.nodes[id]
+		put("node", string(id))
+		flags(node.Stale)
+		for _, p := range sortedPods(node.Pods) {
+			if p.Application != b.desired.Application.Name {
+				continue
+			}
+			put(p.Namespace, p.Name, p.UID, p.Owner.Group, p.Owner.Kind, p.Owner.Name, p.Template, string(p.Phase))
+			flags(p.Ready, p.Terminating)
+			for i := range p.Containers {
+				r := p.Containers[i].Resources
+				buf = strconv.AppendInt(buf, r.CPUMillis, 10)
+				buf = strconv.AppendInt(append(buf, ','), r.MemoryBytes, 10)
+			}
+			if len(p.Mounted) > 0 {
+				for _, r := range sortedRefs(p.Mounted) {
+					put(r.Kind, r.Namespace, r.Name, p.Mounted[r])
+				}
+			}
+		}
+	}
+	for i := range b.inventory {
+		a := &b.inventory[i]
+		put(a.Group, a.Kind, a.Namespace, a.Name, a.Hash)
+	}
+	for _, r := range sortedRefs(claims) {
+		put("claim", r.Group, r.Kind, r.Namespace, r.Name, claims[r])
+	}
+	h.Write(buf)
+	return Fingerprint(hex.EncodeToString(h.Sum(nil)[:16]))
+}
+
+func sortedRefs[V any](m map[object.Ref]V) []object.Ref {
+	return slices.SortedFunc(maps.Keys(m), object.Compare)
 }
