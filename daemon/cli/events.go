@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fairlead-dev/fairlead/daemon/api"
+	"github.com/fairlead-dev/fairlead/daemon/cli/planview"
 )
 
 func (a *app) eventsCmd() *cobra.Command {
@@ -121,8 +121,6 @@ func (a *app) listEvents(ctx context.Context, b api.Backend, q api.EventQuery, k
 }
 
 func (a *app) watchEvents(ctx context.Context, b api.Backend, q api.EventQuery, keep func(api.Event) bool, noHead bool) error {
-	enc := json.NewEncoder(a.Stdout)
-	enc.SetEscapeHTML(false)
 	events, err := findResource("events")
 	if err != nil {
 		return err
@@ -133,7 +131,7 @@ func (a *app) watchEvents(ctx context.Context, b api.Backend, q api.EventQuery, 
 		case !keep(e):
 			return nil
 		case a.output == "json":
-			return enc.Encode(e)
+			return planview.WriteJSON(a.Stdout, e, "")
 		}
 		t := eventTable([]api.Event{e}, a.output == "wide", a.Now())
 		t.resource = events

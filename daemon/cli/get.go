@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fairlead-dev/fairlead/daemon/api"
+	"github.com/fairlead-dev/fairlead/daemon/cli/planview"
 )
 
 func (a *app) getCmd() *cobra.Command {
@@ -180,7 +181,7 @@ func (a *app) printTables(tables []table, noHead, single bool) error {
 				if t.kind == "Event" {
 					return errors.New("events have no names: -o name cannot be used with them")
 				}
-				fmt.Fprintln(a.Stdout, t.full(r.ref.Name))
+				fmt.Fprintln(a.Stdout, planview.Clean(t.full(r.ref.Name)))
 			}
 		}
 		return nil

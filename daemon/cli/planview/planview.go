@@ -3,6 +3,7 @@ package planview
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -25,10 +26,20 @@ type Options struct {
 
 // JSON writes the result, indented, with its format version.
 func JSON(w io.Writer, r api.PlanResult) error {
-	e := json.NewEncoder(w)
+	return WriteJSON(w, Redacted(r), "  ")
+}
+
+// WriteJSON writes any value so that nothing in it steers a terminal; indent may be empty.
+func WriteJSON(w io.Writer, v any, indent string) error {
+	var buf bytes.Buffer
+	e := json.NewEncoder(&buf)
 	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	return e.Encode(Redacted(r))
+	e.SetIndent("", indent)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(EscapeJSON(buf.Bytes()))
+	return err
 }
 
 // Redacted returns the result without any value of a Secret. The planner leaves none in; this is

@@ -246,6 +246,21 @@ func TestLineDiff(t *testing.T) {
 	}
 }
 
+func TestEscapeJSON(t *testing.T) {
+	in := "plain — ü \x1b\u009b\u202e\U000e0001\x7f"
+	var buf bytes.Buffer
+	if err := WriteJSON(&buf, in, ""); err != nil {
+		t.Fatal(err)
+	}
+	if want := `"plain — ü \u001b\u009b\u202e\udb40\udc01\u007f"` + "\n"; buf.String() != want {
+		t.Errorf("wrote %s", &buf)
+	}
+	var back string
+	if err := json.Unmarshal(buf.Bytes(), &back); err != nil || back != in {
+		t.Errorf("read %q, %v", back, err)
+	}
+}
+
 func TestClean(t *testing.T) {
 	for in, want := range map[string]string{
 		"plain — ü":      "plain — ü",

@@ -1,11 +1,14 @@
 package planview
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/fairlead-dev/fairlead/plan"
 )
@@ -35,6 +38,26 @@ func Clean(s string) string {
 // unsafe reports control characters, and those of category Cf that turn the direction of text or hide.
 func unsafe(r rune) bool {
 	return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar
+}
+
+// EscapeJSON returns encoded JSON with escapes for what Clean replaces too: it means the same to a program,
+// and nothing to a terminal. Outside of strings JSON has none of it.
+func EscapeJSON(b []byte) []byte {
+	steers := func(r rune) bool { return r >= 0x7f && r != unicode.ReplacementChar && unsafe(r) }
+	if bytes.IndexFunc(b, steers) < 0 {
+		return b
+	}
+	var out []byte
+	for _, r := range string(b) {
+		if !steers(r) {
+			out = utf8.AppendRune(out, r)
+			continue
+		}
+		for _, u := range utf16.AppendRune(nil, r) {
+			out = fmt.Appendf(out, `\u%04x`, u)
+		}
+	}
+	return out
 }
 
 // indented cleans every line of s and indents those after the first.
