@@ -265,6 +265,7 @@ func (s *state) supersede(c *container) {
 func (s *state) recall(file savedState, haveFile bool) {
 	s.sandbox.next = max(s.sandbox.next, file.Next)
 	s.readySince = file.ReadySince
+	s.volumes.done = s.sandbox.status == running
 	if s.sandbox.status == absent && s.sandbox.next > 0 {
 		s.sandbox.status = exited // there was one
 	}

@@ -40,7 +40,10 @@ func (p *pod) create(c *container) {
 		body, err := p.node.containerSpec(p.work, pod, p.uid, spec, attempt, img, sandbox, ip)
 		p.files.Unlock()
 		if err != nil {
-			return func() { p.createFailed(c, asProblem(err, reasonConfigError)) }
+			return func() {
+				p.volumes.done = false // somebody may have removed them
+				p.createFailed(c, asProblem(err, reasonConfigError))
+			}
 		}
 		id, err := p.node.createContainer(body)
 		if err != nil {

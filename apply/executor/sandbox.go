@@ -167,6 +167,7 @@ func (p *pod) replaceSandbox() {
 	}
 	s.instance = instance{status: absent}
 	s.wired, s.problem = false, nil
+	p.volumes = task{} // what is in memory may be gone with the machine's last run
 	for _, c := range p.containers {
 		if c.previous != nil {
 			p.old = append(p.old, c.previous)

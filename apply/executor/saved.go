@@ -80,7 +80,7 @@ func (p *pod) snapshot(record string) savedState {
 // save writes the pod's file when something in it changed. Decisions that must not be forgotten are
 // made durable.
 func (p *pod) save() {
-	if p.node.opt.ReadOnly || p.broken != "" || p.deletion != nil && p.deletion.gone {
+	if p.node.opt.ReadOnly || p.broken != "" || p.deletion != nil && (p.deletion.busy || p.deletion.gone) {
 		return
 	}
 	record := p.saved.Record
