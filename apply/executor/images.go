@@ -168,7 +168,9 @@ func (i *images) lookup(ctx context.Context, ref string) (runtimes.Image, error)
 	if ok && now.Before(p.until) {
 		return p.image, nil
 	}
-	img, err := i.n.opt.Engine.Image(ctx, ref)
+	bounded, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	img, err := i.n.opt.Engine.Image(bounded, ref)
 	if err != nil {
 		return runtimes.Image{}, fmt.Errorf("inspect image %q: %w", ref, err)
 	}

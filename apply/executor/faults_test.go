@@ -1,0 +1,322 @@
+package executor
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/fairlead-dev/fairlead/plan"
+	"github.com/fairlead-dev/fairlead/runtimes"
+	"github.com/fairlead-dev/fairlead/runtimes/fake"
+)
+
+// twoPod has an init container and two others.
+func twoPod(name string) *plan.Pod {
+	return onePod(name, func(s *corev1.PodSpec) {
+		s.InitContainers = []corev1.Container{{Name: "init", Image: "init"}}
+		s.Containers = append(s.Containers, corev1.Container{Name: "side", Image: "app"})
+	})
+}
+
+// running is what runs on the engine, each once.
+func (w *world) running() []string {
+	var out []string
+	for _, c := range w.engine.Containers() {
+		if c.Running {
+			out = append(out, c.Pod.Name+"/"+c.Container.Container)
+		}
+	}
+	return sorted(out)
+}
+
+// TestEveryCallMayFail lets each changing call of a pod's life fail in every way, and in each case the
+// pod comes up with every container once, and goes without a trace.
+func TestEveryCallMayFail(t *testing.T) {
+	ways := map[string]fake.Fault{
+		"refused":         {Err: runtimes.ErrUnavailable},
+		"outcome unknown": {Err: runtimes.ErrUnavailable, After: true},
+		"hangs":           {Hang: true},
+		"hangs, done":     {Hang: true, After: true},
+	}
+	kinds := []fake.CallKind{fake.CallInfo, fake.CallList, fake.CallInspect, fake.CallImage, fake.CallSandboxImage, fake.CallCreate, fake.CallStart, fake.CallKill, fake.CallRemove}
+	for way, fault := range ways {
+		for _, kind := range kinds {
+			for nth := 1; nth <= 4; nth++ {
+				t.Run(fmt.Sprintf("%s %d %s", kind, nth, way), func(t *testing.T) {
+					inWorld(t, func(w *world) {
+						w.engine.AddImage("init", fake.Image{Present: true, Process: fake.Process{Exits: true}})
+						f := fault
+						f.Kind, f.Nth = kind, nth
+						w.engine.Break(f)
+						w.eventually("create", plan.CreatePod{Pod: twoPod("p")})
+						w.eventually("wait", plan.WaitReady{Pod: key("p"), Deadline: time.Now().Add(20 * time.Minute)})
+						sleep(5 * time.Minute)
+						if diff := cmp.Diff([]string{"p/POD", "p/side", "p/web"}, w.running()); diff != "" {
+							t.Errorf("%s\n%s", diff, w.story(""))
+						}
+						for _, c := range w.observe("p").Containers {
+							if c.Restarts != 0 {
+								t.Errorf("%s was restarted\n%s", c.Name, w.story(""))
+							}
+						}
+						w.eventually("delete", plan.DeletePod{Pod: key("p")})
+						sleep(5 * time.Minute)
+						if all := w.engine.Containers(); len(all) != 0 || len(w.node.savedStates()) != 0 {
+							t.Errorf("left over: %v", all)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// eventually takes a step again until it succeeds, as the loop above does.
+func (w *world) eventually(what string, args plan.Args) {
+	w.t.Helper()
+	var err error
+	for range 20 {
+		if err = w.do(args); err == nil {
+			return
+		}
+		sleep(30 * time.Second)
+	}
+	w.t.Fatalf("%s: %v\n%s\ntrouble: %v", what, err, w.story(""), w.trouble)
+}
+
+// TestDaemonDiesAtEveryCall cuts the daemon off at each changing call, before or after the engine took
+// it, and starts another one: the pod is finished, never doubled.
+func TestDaemonDiesAtEveryCall(t *testing.T) {
+	for _, after := range []bool{false, true} {
+		for nth := 1; nth <= 10; nth++ {
+			t.Run(fmt.Sprintf("call %d after=%t", nth, after), func(t *testing.T) {
+				inWorld(t, func(w *world) {
+					w.engine.AddImage("init", fake.Image{Present: true, Process: fake.Process{Exits: true}})
+					count, dead := 0, false
+					w.engine.Break(fake.Fault{Hang: true, After: after, Match: func(c fake.Call) bool {
+						if c.Kind == fake.CallEvents || !c.Kind.Mutates() && !dead {
+							return false
+						}
+						count++
+						dead = dead || count == nth
+						return dead
+					}})
+					go func() { _ = w.do(plan.CreatePod{Pod: twoPod("p")}) }()
+					sleep(time.Second)
+					w.close()
+					w.engine.Mend()
+					w.open()
+					sleep(5 * time.Minute)
+					if diff := cmp.Diff([]string{"p/POD", "p/side", "p/web"}, w.running()); diff != "" {
+						t.Errorf("%s\n%s", diff, w.story(""))
+					}
+					w.must(plan.CreatePod{Pod: twoPod("p")})
+					w.must(plan.DeletePod{Pod: key("p")})
+					if all := w.engine.Containers(); len(all) != 0 {
+						t.Errorf("left over: %v", all)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestEngineThatIsAwayIsStale(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.must(plan.CreatePod{Pod: onePod("p")})
+		synctest.Wait()
+		w.engine.Down()
+		sleep(time.Minute)
+		s, err := w.node.Observe(w.t.Context())
+		if err == nil || !s.Stale || len(s.Pods) != 1 || !s.Pods[0].Ready {
+			t.Errorf("away: %+v, %v", s, err)
+		}
+		if err := w.do(plan.DeletePod{Pod: key("other")}); err == nil {
+			t.Error("a pod counts as deleted though the engine does not answer")
+		}
+		w.engine.Up()
+		sleep(time.Minute)
+		w.expect("p", "Running ready=true [web running]")
+		w.restart()
+		w.expect("p", "Running ready=true [web running]")
+	})
+}
+
+func TestEngineRestarts(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.must(plan.CreatePod{Pod: onePod("p")})
+		w.must(plan.CreatePod{Pod: onePod("q", func(s *corev1.PodSpec) { s.RestartPolicy = corev1.RestartPolicyNever })})
+		sleep(time.Minute)
+		w.engine.Down()
+		for _, c := range w.engine.Containers() {
+			w.engine.Hand().Exit(c.ID, 137)
+		}
+		sleep(time.Minute)
+		w.engine.Up()
+		sleep(time.Minute)
+		w.expect("p", "Running ready=true [web running restarts=1]")
+		w.expect("q", "Failed ready=false [web terminated Error]")
+		if diff := cmp.Diff([]string{"p/POD", "p/web"}, w.running()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestLostEvents(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.must(plan.CreatePod{Pod: onePod("p")})
+		w.engine.DropEvents(true)
+		w.engine.Hand().Remove(w.find("p", "web").ID)
+		w.engine.DropEvents(false)
+		sleep(3 * time.Minute)
+		w.expect("p", "Running ready=true [web running restarts=1]")
+	})
+}
+
+func TestDeletionGoesOnAfterRestart(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.engine.AddImage("app", fake.Image{Present: true, Process: fake.Process{IgnoreTERM: true}})
+		w.must(plan.CreatePod{Pod: onePod("p")})
+		go func() { _ = w.do(plan.DeletePod{Pod: key("p")}) }()
+		sleep(20 * time.Second)
+		if p := w.observe("p"); !p.Terminating || p.Ready {
+			t.Errorf("while it is deleted: %+v", p)
+		}
+		w.restart()
+		if p := w.observe("p"); !p.Terminating {
+			t.Errorf("after the restart: %+v", p)
+		}
+		sleep(9 * time.Second)
+		if !w.find("p", "web").Running {
+			t.Error("killed before its grace period was over")
+		}
+		sleep(2 * time.Second)
+		if all := w.engine.Containers(); len(all) != 0 {
+			t.Errorf("left over: %v", all)
+		}
+	})
+}
+
+func TestRemovedWhileTheDaemonWasAway(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.must(plan.CreatePod{Pod: onePod("p")})
+		w.must(plan.CreatePod{Pod: onePod("q")})
+		sleep(time.Second)
+		w.close()
+		w.engine.Hand().Remove(w.find("p", "web").ID)
+		for _, name := range []string{runtimes.SandboxContainer, "web"} {
+			w.engine.Hand().Remove(w.find("q", name).ID)
+		}
+		w.open()
+		sleep(time.Minute)
+		w.expect("p", "Running ready=true [web running restarts=1]")
+		w.expect("q", "Running ready=true [web running restarts=1]")
+	})
+}
+
+func TestOrphansGoForeignersStay(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.must(plan.CreatePod{Pod: onePod("p")})
+		foreign := w.engine.AddForeign("somebody")
+		w.close()
+		uid := w.find("p", "web").UID
+		w.engine.Hand().Remove(w.find("p", runtimes.SandboxContainer).ID)
+		w.node = &Node{opt: w.options()}
+		if err := w.node.removeState(uid); err != nil {
+			t.Fatal(err)
+		}
+		w.open()
+		sleep(10 * time.Second)
+		if !w.find("p", "web").Running {
+			t.Error("an orphan was removed at once")
+		}
+		sleep(5 * time.Minute)
+		all := w.engine.Containers()
+		if len(all) != 1 || all[0].ID != foreign {
+			t.Errorf("left: %v", all)
+		}
+	})
+}
+
+func TestReadOnlyChangesNothing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.must(plan.CreatePod{Pod: onePod("p", web(func(c *corev1.Container) {
+			c.ReadinessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{}}}
+		}))})
+		w.must(plan.WaitReady{Pod: key("p")})
+		before := w.observe("p")
+		w.close()
+		w.engine.ForgetCalls()
+		o := w.options()
+		o.ReadOnly = true
+		n, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.node = n
+		sleep(time.Minute)
+		after := w.observe("p")
+		if diff := cmp.Diff(before, after); diff != "" {
+			t.Error(diff)
+		}
+		if got := w.engine.Mutations(); len(got) != 0 {
+			t.Errorf("calls %v", got)
+		}
+		if err := w.do(plan.DeletePod{Pod: key("p")}); err == nil {
+			t.Error("it deleted a pod")
+		}
+	})
+}
+
+func TestDeletingManySignalsAllAtOnce(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.engine.AddImage("app", fake.Image{Present: true, Process: fake.Process{StopTakes: 5 * time.Second}})
+		for i := range 20 {
+			w.must(plan.CreatePod{Pod: onePod(fmt.Sprintf("p%d", i))})
+		}
+		begin := time.Now()
+		errs := make(chan error, 20)
+		for i := range 20 {
+			go func() { errs <- w.do(plan.DeletePod{Pod: key(fmt.Sprintf("p%d", i))}) }()
+		}
+		for range 20 {
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}
+		if took := time.Since(begin); took != 5*time.Second {
+			t.Errorf("took %v", took)
+		}
+		if slices.Contains(w.running(), "p0/web") {
+			t.Error("it still runs")
+		}
+	})
+}
+
+func TestWatchWakes(t *testing.T) {
+	inWorld(t, func(w *world) {
+		wakes := make(chan struct{}, 1000)
+		go func() { _ = w.node.Watch(w.t.Context(), func() { wakes <- struct{}{} }) }()
+		synctest.Wait()
+		w.must(plan.CreatePod{Pod: onePod("p")})
+		sleep(time.Second)
+		n := len(wakes)
+		if n == 0 {
+			t.Error("no wake for a new pod")
+		}
+		a, _ := w.node.Observe(w.t.Context())
+		sleep(time.Hour)
+		if len(wakes) != n {
+			t.Errorf("%d wakes though nothing changed", len(wakes)-n)
+		}
+		b, _ := w.node.Observe(w.t.Context())
+		if &a.Pods[0] != &b.Pods[0] {
+			t.Error("the state was built again though nothing changed")
+		}
+	})
+}
