@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 	"sync"
 	"unique"
 
@@ -60,7 +61,7 @@ func (c *Cache) Render(ctx context.Context, run Runner, req Request, changed []s
 	case c.unsure || changed == nil:
 		changed = c.compare(req)
 	}
-	hit := around(changed)
+	hit := c.around(changed)
 	if !c.touched(hit) {
 		return c.same(req)
 	}
@@ -158,8 +159,9 @@ func (c *Cache) remember(req Request, rec *recorder) {
 	for _, p := range c.result.Reads {
 		d, ok := rec.digest(p)
 		if !ok {
+			// Whoever renders may know that a path is absent without asking.
 			if d, ok = old[p]; !ok {
-				continue // a broken-off unit may have read it; compare takes it for changed
+				d = measure(req.Files, p, digest{})
 			}
 		}
 		c.digests[p] = d
@@ -177,11 +179,20 @@ func (c *Cache) compare(req Request) []string {
 	return changed
 }
 
-// around returns the paths and the directories that they are in.
-func around(changed []string) map[string]bool {
+// around returns the paths, the directories that they are in, and what was read below them: a directory can have
+// become a file.
+func (c *Cache) around(changed []string) map[string]bool {
 	hit := make(map[string]bool, 2*len(changed))
 	for _, p := range changed {
-		for p = clean(p); !hit[p]; p = path.Dir(p) {
+		p = clean(p)
+		at, _ := slices.BinarySearch(c.result.Reads, p+"/")
+		for _, r := range c.result.Reads[at:] {
+			if !strings.HasPrefix(r, p+"/") {
+				break
+			}
+			hit[r] = true
+		}
+		for ; !hit[p]; p = path.Dir(p) {
 			hit[p] = true
 		}
 	}

@@ -4,17 +4,28 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io/fs"
+	"path"
 	"sync"
 )
 
 // digest identifies what a path was when it was read. The zero digest is a path that does not exist.
 type digest [16]byte
 
-// unread are paths of which only the kind was asked.
 var (
+	// unread are paths of which only the kind was asked.
 	unreadFile = digest{1}
 	unreadDir  = digest{2}
+	// below is a path that does not exist because what it is in is a file.
+	below = digest{3}
 )
+
+// absent is the digest of a path that does not exist.
+func absent(fsys fs.FS, name string) digest {
+	if info, err := fs.Stat(fsys, path.Dir(name)); err == nil && !info.IsDir() {
+		return below
+	}
+	return digest{}
+}
 
 // recorder is a file system that takes the digests of what is read through it.
 type recorder struct {
@@ -41,7 +52,7 @@ func (r *recorder) digest(p string) (digest, bool) {
 func (r *recorder) set(p string, d digest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if was, ok := r.seen[p]; !ok || was == unreadFile || was == unreadDir || was == (digest{}) {
+	if was, ok := r.seen[p]; !ok || was == unreadFile || was == unreadDir || was == (digest{}) || was == below {
 		r.seen[p] = d
 	}
 }
@@ -56,7 +67,7 @@ func (r *recorder) Stat(name string) (fs.FileInfo, error) {
 	}
 	switch {
 	case err != nil:
-		r.set(name, digest{})
+		r.set(name, absent(r.fsys, name))
 	case info.IsDir():
 		r.set(name, unreadDir)
 	default:
@@ -113,7 +124,7 @@ func measure(fsys fs.FS, p string, was digest) digest {
 	info, err := fs.Stat(fsys, p)
 	switch {
 	case err != nil:
-		return digest{}
+		return absent(fsys, p)
 	case was == unreadFile && !info.IsDir():
 		return unreadFile
 	case info.IsDir():

@@ -75,8 +75,7 @@ func list(req Request) (listing, error) {
 }
 
 // units finds the files and kustomizations that a path consists of.
-func units(req Request) (listing, error) {
-	var l listing
+func units(req Request) (l listing, err error) {
 	t := tree.New(req.Files, tree.Limits{Files: 2 * maxUnits, FileBytes: 1, TotalBytes: 1}, nil)
 	defer func() { l.reads = t.Reads() }()
 	at := clean(req.Path)
