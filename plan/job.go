@@ -30,7 +30,7 @@ func planJob(b *builder, w *Workload, job *batchv1.Job, pods []*pod) {
 	k.status(outcome)
 	switch {
 	case outcome.ended:
-		b.plan.Finished = append(b.plan.Finished, Finish{Ref: w.Ref, At: outcome.at, Succeeded: outcome.succeeded})
+		b.plan.Finished = append(b.plan.Finished, Finish{Ref: w.Ref, At: outcome.at, Succeeded: outcome.succeeded, Reason: outcome.reason})
 		// The pods that still run are stopped when this is recorded.
 		b.wakeAt(b.now.Add(time.Second))
 	case k.suspended():
@@ -234,16 +234,16 @@ func (k *jobRun) run(after []StepID) {
 			return
 		}
 		names := k.b.newNames(k.w.Namespace, k.w.Name, k.uid)
-		for range min(missing, k.perPass()) {
+		for range min(missing, maxCreate) {
 			k.create(names, -1, after)
 		}
 		return
 	}
-	k.runIndexes(min(missing, k.perPass()), after)
+	k.runIndexes(min(missing, maxCreate), after)
 }
 
-// perPass bounds how many pods one plan creates; what is left comes with the next.
-func (k *jobRun) perPass() int { return 500 }
+// maxCreate bounds how many pods one plan creates; what is left comes with the next.
+const maxCreate = 500
 
 // runIndexes makes pods for the lowest indexes that have none.
 func (k *jobRun) runIndexes(missing int, after []StepID) {
@@ -277,7 +277,7 @@ func (k *jobRun) runIndexes(missing int, after []StepID) {
 
 func (k *jobRun) create(names *nameSet, index int, after []StepID) {
 	key := names.take()
-	cause := fmt.Sprintf("%d of %d pods at a time run", len(k.active), k.parallelism)
+	cause := fmt.Sprintf("%d of %d pods run", len(k.active), k.parallelism)
 	if index >= 0 {
 		cause = fmt.Sprintf("index %d has not succeeded", index)
 	}

@@ -208,9 +208,10 @@ func (k *jobRun) finished(have *Applied) {
 	k.count()
 	o := k.outcome()
 	if !o.ended || o.succeeded != have.Succeeded {
-		o = jobOutcome{ended: true, succeeded: have.Succeeded, reason: batchv1.JobReasonCompletionsReached}
+		// What is left of its pods does not tell any more.
+		o = jobOutcome{ended: true, succeeded: have.Succeeded, reason: have.FinishReason}
 		if !have.Succeeded {
-			o.reason, o.message = "Failed", "it failed"
+			o.message = "the job failed"
 		}
 	}
 	o.at = have.Finished

@@ -117,4 +117,6 @@ type Applied struct {
 	// pods are gone; Succeeded tells which.
 	Finished  time.Time `json:"finished,omitzero"`
 	Succeeded bool      `json:"succeeded,omitempty"`
+	// FinishReason is why it ended, as in Finish.Reason.
+	FinishReason string `json:"finishReason,omitempty"`
 }

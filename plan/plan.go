@@ -166,13 +166,15 @@ type WorkloadStatus struct {
 }
 
 // Finish is a Job that was seen complete or failed. It must be recorded in the inventory
-// (Applied.Finished and Succeeded) as soon as the plan is made, whether or not it has steps, and kept there
+// (Applied.Finished, Succeeded and FinishReason) as soon as the plan is made, whether or not it has steps, and kept there
 // until the object is deleted or replaced by force: until it is recorded nothing of the Job is deleted, and
 // after its pods are gone it is all that keeps the Job from running again.
 type Finish struct {
 	Ref       object.Ref `json:"ref"`
 	At        time.Time  `json:"at"`
 	Succeeded bool       `json:"succeeded,omitempty"`
+	// Reason is one CamelCase word, for example CompletionsReached or BackoffLimitExceeded.
+	Reason string `json:"reason,omitempty"`
 }
 
 // Plan is everything that is to be done for one application.
