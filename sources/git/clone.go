@@ -23,6 +23,9 @@ import (
 const (
 	maxPacks = 48 // a clone with more is fetched anew
 	maxKept  = 64 // commits that are remembered as whole
+	maxHaves = 16 // commits that the server is told of
+
+	maxIncrement = 64 << 20 // bytes of what is new; with more than that, one commit is fetched alone
 )
 
 // clone is a bare, shallow copy of a remote repository. Below root every process has a directory of its own,
@@ -293,7 +296,7 @@ func (c *clone) write(r io.Reader) (err error) {
 }
 
 // obtain fetches a commit. A server that gives no commits by their ids is asked for everything that it lists.
-func (c *clone) obtain(ctx context.Context, sel selection, l *listing, had plumbing.Hash) error {
+func (c *clone) obtain(ctx context.Context, sel selection, l *listing) error {
 	defer l.done()
 	if err := c.open(); err != nil {
 		return err
@@ -305,10 +308,16 @@ func (c *clone) obtain(ctx context.Context, sel selection, l *listing, had plumb
 		return err
 	}
 	a := ask{wants: []plumbing.Hash{sel.object}, depth: 1}
-	if !had.IsZero() && slices.Contains(c.state.Whole, had.String()) {
-		a.have = had
-	} else if n := len(c.state.Whole); n > 0 {
-		a.have = hashOf(c.state.Whole[n-1])
+	if haves := c.haves(); len(haves) > 0 && l.caps.hasDepth && l.lists(sel.object) {
+		// Without a depth the server sends what is new since the commits that are here; with one it would send
+		// all files again. After a force-push that may be the whole history: then one commit is enough.
+		_, err := c.pull(ctx, l, ask{wants: a.wants, haves: haves, limit: maxIncrement})
+		switch {
+		case err == nil && c.store.has(sel.commit):
+			return c.whole(sel.commit)
+		case err != nil && !errors.Is(err, errTooMuch):
+			return err
+		}
 	}
 	var refused error
 	if l.lists(sel.object) || l.caps.anyWant {
@@ -335,8 +344,22 @@ func (c *clone) obtain(ctx context.Context, sel selection, l *listing, had plumb
 			return fmt.Errorf("%w: no branch and no tag of the repository contains the commit %s: check it, or push it", ErrNoCommit, sel.commit)
 		}
 	}
-	c.state.Whole = slices.DeleteFunc(c.state.Whole, func(h string) bool { return h == sel.commit.String() })
-	c.state.Whole = append(c.state.Whole, sel.commit.String())
+	return c.whole(sel.commit)
+}
+
+// haves are the commits that are here, the newest ones.
+func (c *clone) haves() []plumbing.Hash {
+	var list []plumbing.Hash
+	for _, h := range c.state.Whole[max(0, len(c.state.Whole)-maxHaves):] {
+		list = append(list, hashOf(h))
+	}
+	return list
+}
+
+// whole notes that all files of a commit are here.
+func (c *clone) whole(commit plumbing.Hash) error {
+	c.state.Whole = slices.DeleteFunc(c.state.Whole, func(h string) bool { return h == commit.String() })
+	c.state.Whole = append(c.state.Whole, commit.String())
 	c.state.Whole = c.state.Whole[max(0, len(c.state.Whole)-maxKept):]
 	return c.save()
 }
@@ -387,9 +410,6 @@ func (c *clone) deepen(ctx context.Context, l *listing, from plumbing.Hash, roun
 		return false, nil
 	}
 	a := ask{wants: []plumbing.Hash{l.wanting(from)}, depth: depths[round], commits: true}
-	if n := len(c.state.Whole); n > 1 {
-		a.have = hashOf(c.state.Whole[n-2])
-	}
 	shallow, err := c.pull(ctx, l, a)
 	return shallow || round == 0, err
 }

@@ -377,7 +377,12 @@ func (s *sshServer) serve(conn net.Conn, config *ssh.ServerConfig) {
 			s.sessions++
 			s.mu.Unlock()
 			cmd := exec.Command("sh", "-c", command.Line)
-			cmd.Stdin, cmd.Stdout, cmd.Stderr = channel, channel, channel.Stderr()
+			cmd.Stdout, cmd.Stderr = channel, channel.Stderr()
+			in, err := cmd.StdinPipe()
+			if err != nil {
+				return
+			}
+			go func() { io.Copy(in, channel); in.Close() }() // ends with the channel
 			status := uint32(0)
 			if cmd.Run() != nil {
 				status = 1

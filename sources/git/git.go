@@ -87,8 +87,8 @@ type Source struct {
 type repository interface {
 	// list returns the references; only those named have to be in it when names is not nil.
 	list(ctx context.Context, names []string) (*listing, error)
-	// obtain makes the commit of sel and everything below it readable. had is the previous commit, or zero.
-	obtain(ctx context.Context, sel selection, l *listing, had plumbing.Hash) error
+	// obtain makes the commit of sel and everything below it readable.
+	obtain(ctx context.Context, sel selection, l *listing) error
 	// has reports whether the commit can be read whole without asking the remote.
 	has(commit plumbing.Hash) bool
 	// deepen makes more of the history of commit readable. It returns false when there is no more to be had.
@@ -204,7 +204,7 @@ func (s *Source) fetch(ctx context.Context, have sources.Revision) (sources.Snap
 			}
 			defer l.done()
 		}
-		if err := s.repo.obtain(ctx, sel, l, had); err != nil {
+		if err := s.repo.obtain(ctx, sel, l); err != nil {
 			return sources.Snapshot{}, err
 		}
 	}

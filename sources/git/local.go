@@ -251,7 +251,7 @@ func packedRefs(file string) (map[string]plumbing.Hash, error) {
 
 func (r *localRepository) has(h plumbing.Hash) bool { return r.open() == nil && r.store.has(h) }
 
-func (r *localRepository) obtain(_ context.Context, sel selection, _ *listing, _ plumbing.Hash) error {
+func (r *localRepository) obtain(_ context.Context, sel selection, _ *listing) error {
 	if err := r.open(); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -162,8 +163,9 @@ func guessHead(refs map[string]plumbing.Hash, head plumbing.Hash) string {
 // ask is what to fetch.
 type ask struct {
 	wants []plumbing.Hash
-	have  plumbing.Hash // held whole, but for its history
-	depth int           // 0 for all of the history
+	haves []plumbing.Hash // commits that are held whole, but for their history
+	depth int             // 0 for all of the history
+	limit int64           // of bytes to receive; 0 for none
 	// commits asks for commits only, where the server can leave files out.
 	commits bool
 }
@@ -183,9 +185,9 @@ func (a ask) request(caps capabilities) *packp.UploadPackRequest {
 		req.Filter = packp.FilterTreeDepth(0)
 		return req
 	}
-	if !a.have.IsZero() && caps.hasDepth {
-		req.Haves = []plumbing.Hash{a.have}
-		req.Shallows = []plumbing.Hash{a.have}
+	if len(a.haves) > 0 && caps.hasDepth {
+		req.Haves = slices.Clone(a.haves)
+		req.Shallows = slices.Clone(a.haves)
 		req.Capabilities.Set(capability.Shallow)
 	}
 	return req
@@ -206,7 +208,7 @@ func receive(ctx context.Context, s session, caps capabilities, a ask, write fun
 	case req.Capabilities.Supports(capability.Sideband):
 		r = sideband.NewDemuxer(sideband.Sideband, r)
 	}
-	from := &source{r: r, ctx: ctx}
+	from := &source{r: r, ctx: ctx, left: a.limit, limited: a.limit > 0}
 	if err := write(from); err != nil {
 		if from.err != nil {
 			return false, fmt.Errorf("receive objects: %w", from.err)
@@ -221,7 +223,12 @@ type source struct {
 	r   io.Reader
 	ctx context.Context
 	err error
+	// left is how many bytes may still come, if that is limited.
+	left    int64
+	limited bool
 }
+
+var errTooMuch = errors.New("more comes than is wanted")
 
 func (s *source) Read(p []byte) (int, error) {
 	if err := s.ctx.Err(); err != nil {
@@ -229,6 +236,10 @@ func (s *source) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := s.r.Read(p)
+	if s.left -= int64(n); s.limited && s.left < 0 {
+		s.err = errTooMuch
+		return 0, errTooMuch
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		s.err = err
 	}
