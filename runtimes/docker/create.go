@@ -1,0 +1,178 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/go-connections/nat"
+
+	"github.com/fairlead-dev/fairlead/plan"
+	"github.com/fairlead-dev/fairlead/runtimes"
+)
+
+// Create makes a container, or returns the id of the one of that identity.
+func (e *Engine) Create(ctx context.Context, spec runtimes.ContainerSpec) (string, error) {
+	if err := e.mayChange(ctx); err != nil {
+		return "", err
+	}
+	name := e.name(spec.Identity)
+	doing := "create container " + name
+	config, host, nets, err := e.body(spec)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w: %w", doing, runtimes.ErrInvalid, err)
+	}
+	resp, err := e.cli.ContainerCreate(ctx, config, host, nets, nil, name)
+	if err == nil {
+		return resp.ID, nil
+	}
+	if !errdefs.IsConflict(err) || ctx.Err() != nil {
+		return "", e.wrap(ctx, doing, err)
+	}
+	// The name is taken: by what an earlier try made, or by a stranger.
+	found, inspectErr := e.cli.ContainerInspect(ctx, name)
+	if inspectErr != nil {
+		return "", e.wrap(ctx, doing, err)
+	}
+	if id, ours := e.identity(found.Config.Labels); ours && id.Pod == spec.Pod && id.UID == spec.UID && id.Container == spec.Container && id.Attempt == spec.Attempt {
+		return found.ID, nil
+	}
+	return "", fmt.Errorf("%s: %w: a container that fairlead did not make has the name; rename or remove it", doing, runtimes.ErrConflict)
+}
+
+// body is the whole request.
+func (e *Engine) body(s runtimes.ContainerSpec) (*container.Config, *container.HostConfig, *network.NetworkingConfig, error) {
+	c := &container.Config{
+		Image: s.Image, Entrypoint: s.Command, Cmd: s.Args, WorkingDir: s.WorkingDir, Env: s.Env, User: s.User,
+		OpenStdin: s.Stdin, StdinOnce: s.StdinOnce, Tty: s.TTY, StopSignal: s.StopSignal, Labels: e.labels(s.Identity),
+		// A health check of the image is no probe of the pod.
+		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
+	}
+	if s.Command != nil && s.Args == nil {
+		c.Cmd = []string{} // or the image's command would follow
+	}
+	h := &container.HostConfig{
+		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
+		LogConfig:     container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "10m", "max-file": "3"}},
+		CapAdd:        s.CapAdd, CapDrop: s.CapDrop, Privileged: s.Privileged, ReadonlyRootfs: s.ReadOnlyRoot,
+		OomScoreAdj: s.OOMScoreAdj, ShmSize: s.ShmBytes,
+	}
+	h.Resources = limits(s.Resources)
+	for _, g := range s.Groups {
+		h.GroupAdd = append(h.GroupAdd, strconv.FormatInt(g, 10))
+	}
+	for _, m := range s.Mounts {
+		h.Mounts = append(h.Mounts, bind(m))
+	}
+	security(s, h)
+	if s.SandboxID != "" {
+		h.NetworkMode = container.NetworkMode("container:" + s.SandboxID)
+		h.IpcMode = container.IpcMode("container:" + s.SandboxID)
+		pid, err := pidMode(s)
+		h.PidMode = pid
+		return c, h, nil, err
+	}
+	c.Hostname = s.Hostname
+	h.Sysctls = s.Sysctls
+	h.IpcMode = container.IPCModeShareable
+	if s.HostIPC {
+		h.IpcMode = container.IPCModeHost
+	}
+	pid, err := pidMode(s)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	h.PidMode = pid
+	switch {
+	case s.HostNetwork:
+		h.NetworkMode = network.NetworkHost
+		c.Hostname = "" // the host's own; the engine refuses another
+	case s.Network != "":
+		h.NetworkMode = container.NetworkMode(s.Network)
+		c.ExposedPorts, h.PortBindings, err = ports(s.Ports)
+	default:
+		h.NetworkMode = network.NetworkNone
+	}
+	return c, h, nil, err
+}
+
+func limits(r plan.Resources) container.Resources {
+	out := container.Resources{CPUShares: r.CPUShares, Memory: r.MemoryBytes}
+	if r.MemoryBytes > 0 {
+		out.MemorySwap = r.MemoryBytes // no swap on top
+	}
+	if r.CPUMillis > 0 {
+		out.CPUPeriod, out.CPUQuota = cpuPeriod, quota(r.CPUMillis)
+	}
+	return out
+}
+
+// cpuPeriod is the scheduler's usual period, in microseconds; a quota below minQuota is not accepted.
+const (
+	cpuPeriod = 100_000
+	minQuota  = 1_000
+)
+
+func quota(millis int64) int64 { return max(millis*cpuPeriod/1000, minQuota) }
+
+// bind mounts a path that exists: the engine makes none.
+func bind(m runtimes.Mount) mount.Mount {
+	return mount.Mount{
+		Type: mount.TypeBind, Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly,
+		BindOptions: &mount.BindOptions{Propagation: mount.Propagation(propagation(m.Propagation))},
+	}
+}
+
+func propagation(p string) string {
+	if p == "" {
+		return string(mount.PropagationRPrivate)
+	}
+	return p
+}
+
+func security(s runtimes.ContainerSpec, h *container.HostConfig) {
+	if s.NoNewPrivileges {
+		h.SecurityOpt = append(h.SecurityOpt, "no-new-privileges")
+	}
+	if s.Seccomp != "" {
+		h.SecurityOpt = append(h.SecurityOpt, "seccomp="+s.Seccomp)
+	}
+	if s.AppArmor != "" {
+		h.SecurityOpt = append(h.SecurityOpt, "apparmor="+s.AppArmor)
+	}
+	if s.UnmaskedProc {
+		h.MaskedPaths, h.ReadonlyPaths = []string{}, []string{}
+	}
+}
+
+func pidMode(s runtimes.ContainerSpec) (container.PidMode, error) {
+	switch {
+	case s.PIDMode == "":
+		return "", nil
+	case s.PIDMode == "host":
+		return "host", nil
+	case s.PIDMode == "sandbox" && s.SandboxID != "":
+		return container.PidMode("container:" + s.SandboxID), nil
+	case s.PIDMode == "sandbox":
+		return "", nil // of the sandbox itself
+	}
+	return "", fmt.Errorf("unknown PID mode %q", s.PIDMode)
+}
+
+func ports(bindings []runtimes.PortBinding) (nat.PortSet, nat.PortMap, error) {
+	set, published := nat.PortSet{}, nat.PortMap{}
+	for _, b := range bindings {
+		p, err := nat.NewPort(strings.ToLower(b.Protocol), strconv.Itoa(b.ContainerPort))
+		if err != nil {
+			return nil, nil, fmt.Errorf("port %d/%s: %w", b.ContainerPort, b.Protocol, err)
+		}
+		set[p] = struct{}{}
+		published[p] = append(published[p], nat.PortBinding{HostIP: b.HostIP, HostPort: strconv.Itoa(b.HostPort)})
+	}
+	return set, published, nil
+}

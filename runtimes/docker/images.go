@@ -1,0 +1,149 @@
+package docker
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/api/types/registry"
+
+	"github.com/fairlead-dev/fairlead/runtimes"
+)
+
+// Image describes an image that is present.
+func (e *Engine) Image(ctx context.Context, ref string) (runtimes.Image, error) {
+	r, err := e.cli.ImageInspect(ctx, ref)
+	if err != nil {
+		return runtimes.Image{}, e.wrap(ctx, "inspect image "+ref, err)
+	}
+	out := runtimes.Image{ID: r.ID, Digests: r.RepoDigests}
+	if c := r.Config; c != nil {
+		out.User, out.Entrypoint, out.Cmd, out.Env = c.User, c.Entrypoint, c.Cmd, c.Env
+		out.WorkingDir, out.StopSignal, out.Volumes = c.WorkingDir, c.StopSignal, slices.Sorted(maps.Keys(c.Volumes))
+	}
+	return out, nil
+}
+
+// Pull fetches an image.
+func (e *Engine) Pull(ctx context.Context, ref string, auth *runtimes.Auth, progress func(string)) (runtimes.Image, error) {
+	if err := e.mayChange(ctx); err != nil {
+		return runtimes.Image{}, err
+	}
+	doing := "pull image " + ref
+	var o image.PullOptions
+	if auth != nil {
+		encoded, err := registry.EncodeAuthConfig(registry.AuthConfig{
+			Username: auth.Username, Password: auth.Password, Auth: auth.Auth, IdentityToken: auth.IdentityToken, ServerAddress: auth.ServerAddress,
+		})
+		if err != nil {
+			return runtimes.Image{}, fmt.Errorf("%s: encode credentials: %w", doing, err)
+		}
+		o.RegistryAuth = encoded
+	}
+	stream, err := e.cli.ImagePull(ctx, ref, o)
+	if err != nil {
+		return runtimes.Image{}, e.wrap(ctx, doing, err)
+	}
+	defer stream.Close()
+	if err := follow(stream, progress); err != nil {
+		return runtimes.Image{}, e.wrap(ctx, doing, err)
+	}
+	return e.Image(ctx, ref)
+}
+
+// follow reads the messages of the engine's long work to the end.
+func follow(stream io.Reader, progress func(string)) error {
+	d := json.NewDecoder(stream)
+	for {
+		var m struct {
+			ID, Status, Error string
+			ProgressDetail    struct{ Current int64 }
+		}
+		switch err := d.Decode(&m); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case m.Error != "":
+			return errors.New(m.Error)
+		case progress != nil && m.Status != "" && m.ProgressDetail.Current == 0:
+			line := m.Status
+			if m.ID != "" {
+				line = m.ID + ": " + line
+			}
+			progress(line)
+		}
+	}
+}
+
+// SandboxImage makes the sandbox image present. Its tag is the digest of its content, so another version of
+// fairlead brings its own.
+func (e *Engine) SandboxImage(ctx context.Context) (string, error) {
+	e.mu.Lock()
+	id := e.sandbox
+	e.mu.Unlock()
+	if id != "" {
+		return id, nil
+	}
+	info, err := e.cli.ServerVersion(ctx)
+	if err != nil {
+		return "", e.wrap(ctx, "ask for the engine's architecture", err)
+	}
+	program, err := sandboxProgram(info.Arch)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(program)
+	ref := "fairlead/sandbox:" + hex.EncodeToString(sum[:6])
+	img, err := e.Image(ctx, ref)
+	if errors.Is(err, runtimes.ErrNotFound) {
+		if err := e.mayChange(ctx); err != nil {
+			return "", err
+		}
+		if err = e.importImage(ctx, ref, program); err == nil {
+			img, err = e.Image(ctx, ref)
+		}
+	}
+	if err != nil {
+		return "", err
+	}
+	e.mu.Lock()
+	e.sandbox = img.ID
+	e.mu.Unlock()
+	return img.ID, nil
+}
+
+// importImage makes an image that holds one program.
+func (e *Engine) importImage(ctx context.Context, ref string, program []byte) error {
+	var root bytes.Buffer
+	w := tar.NewWriter(&root)
+	if err := w.WriteHeader(&tar.Header{Name: "sandbox", Mode: 0o555, Size: int64(len(program))}); err != nil {
+		return err
+	}
+	if _, err := w.Write(program); err != nil {
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	stream, err := e.cli.ImageImport(ctx, image.ImportSource{Source: &root, SourceName: "-"}, ref, image.ImportOptions{
+		Changes: []string{`ENTRYPOINT ["/sandbox"]`, "USER 65535:65535"}, Message: "fairlead sandbox",
+	})
+	if err != nil {
+		return e.wrap(ctx, "import the sandbox image", err)
+	}
+	defer stream.Close()
+	if err := follow(stream, nil); err != nil {
+		return e.wrap(ctx, "import the sandbox image", err)
+	}
+	return nil
+}
