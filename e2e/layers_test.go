@@ -58,6 +58,8 @@ var layers = []struct {
 	{"render/diag", []string{"render/object"}},
 	{"render", []string{"render"}},
 	{"sources", []string{"sources"}},
+	{"plan/planfile", []string{"plan", "render/object", "render/diag"}},
+	{"plan/plantest", []string{"plan", "render/object", "render/diag"}},
 	{"plan", []string{"render/object", "render/diag"}},
 	{"policies", []string{"plan", "render/object", "render/diag"}},
 	{"runtimes", []string{"runtimes", "plan", "render/object", "render/diag"}},
