@@ -180,7 +180,7 @@ func (a *app) backend(ctx context.Context) (b api.Backend, daemon bool, closeFn 
 	if a.Local == nil {
 		return nil, false, nil, fmt.Errorf("no daemon answers at %s: start one with `fairlead up` or `fairlead run`", a.settings.Socket)
 	}
-	log, err := telemetry.NewLogger(a.Stderr, telemetry.LogOptions{Level: "warn", Color: a.color(a.Stderr)})
+	log, err := telemetry.NewLogger(a.Stderr, telemetry.LogOptions{Level: "error", Color: a.color(a.Stderr)})
 	if err != nil {
 		return nil, false, nil, err
 	}

@@ -176,7 +176,7 @@ func (a *app) applicationError(ctx context.Context, b api.Backend, err error, as
 		if hint == "" {
 			hint = "; `fairlead get applications` lists them"
 		}
-		return fmt.Errorf("there is no application %q%s: %w", name, hint, api.ErrNotFound)
+		return notFoundError(fmt.Sprintf("there is no application %q%s", name, hint))
 	}
 	return err
 }

@@ -110,8 +110,16 @@ func (a *app) notFound(ctx context.Context, b api.Backend, r resource, name stri
 			hint = fmt.Sprintf("; there is one in the namespace %q", elsewhere[0].Namespace)
 		}
 	}
-	return fmt.Errorf("there is no %s %q%s%s: %w", strings.ToLower(r.kind), name, where, hint, api.ErrNotFound)
+	return notFoundError(fmt.Sprintf("there is no %s %q%s%s", strings.ToLower(r.kind), name, where, hint))
 }
+
+// notFoundError is an api.ErrNotFound in a sentence of its own.
+type notFoundError string
+
+func (e notFoundError) Error() string { return string(e) }
+
+// Unwrap returns the class.
+func (notFoundError) Unwrap() error { return api.ErrNotFound }
 
 func names(refs []object.Ref) []string {
 	var out []string

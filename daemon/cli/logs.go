@@ -168,7 +168,7 @@ func (l *logReader) pods(ctx context.Context, args []string) ([]api.Pod, error) 
 	}
 	pods, err := l.b.Pods(ctx, api.Query{Namespace: l.app.inNamespace(), Selector: l.app.selector})
 	if err == nil && len(pods) == 0 && !l.o.follow {
-		err = fmt.Errorf("no pod matches %q: %w", l.app.selector, api.ErrNotFound)
+		err = notFoundError(fmt.Sprintf("no pod matches %q", l.app.selector))
 	}
 	return pods, err
 }

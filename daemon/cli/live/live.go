@@ -96,7 +96,9 @@ func (v view) header() []string {
 	pods, ready, failed := 0, 0, 0
 	for _, a := range v.m.Applications {
 		pods, ready = pods+a.Pods, ready+a.PodsReady
-		switch a.Health {
+		switch health(a) {
+		case waiting:
+			state, c = "working", planview.Cyan
 		case api.Failed, api.Degraded:
 			failed++
 		case api.Progressing:
@@ -255,12 +257,12 @@ func (v view) applications() section {
 		if a.Applied.ID != "" && a.Revision.ID != "" && a.Applied.ID != a.Revision.ID {
 			rev = a.Applied.Short + "→" + a.Revision.Short
 		}
-		health := string(a.Health)
+		word := string(health(a))
 		if a.Suspended && a.Health != api.Suspended {
-			health += " (suspended)"
+			word += " (suspended)"
 		}
-		s.rows = append(s.rows, sectionRow{rank: healthRank(a.Health), cells: []cell{
-			plain(a.Name), plain(rev), {health, healthColor(a.Health)}, plain(fmt.Sprintf("%d/%d", a.PodsReady, a.Pods)), progress(a),
+		s.rows = append(s.rows, sectionRow{rank: healthRank(health(a)), cells: []cell{
+			plain(a.Name), plain(rev), {word, healthColor(health(a))}, plain(fmt.Sprintf("%d/%d", a.PodsReady, a.Pods)), progress(a),
 		}})
 	}
 	return s
@@ -278,7 +280,7 @@ func progress(a api.Application) cell {
 		}
 		return cell{text, planview.Cyan}
 	case a.Health != api.Healthy && a.Message != "":
-		return cell{a.Message, healthColor(a.Health)}
+		return cell{a.Message, healthColor(health(a))}
 	case a.Phase != "" && a.Phase != "Waiting":
 		return cell{a.Phase, planview.Cyan}
 	}
@@ -292,11 +294,23 @@ func bar(done, total, width int) string {
 	return "[" + strings.Repeat("#", full) + strings.Repeat("-", width-full) + fmt.Sprintf("] %d/%d", done, total)
 }
 
+// waiting is an application that cannot be reconciled yet, for which nobody is to blame: its source was not
+// fetched for the first time, or what it depends on is not ready.
+const waiting api.Health = "Waiting"
+
+// health is the application's, Failed and waiting told apart.
+func health(a api.Application) api.Health {
+	if a.Health == api.Failed && a.Reason == string(waiting) {
+		return waiting
+	}
+	return a.Health
+}
+
 func healthColor(h api.Health) string {
 	switch h {
 	case api.Healthy:
 		return planview.Green
-	case api.Progressing:
+	case api.Progressing, waiting:
 		return planview.Cyan
 	case api.Degraded, api.Failed:
 		return planview.Red
@@ -310,7 +324,7 @@ func healthRank(h api.Health) int {
 	switch h {
 	case api.Failed, api.Degraded:
 		return 0
-	case api.Progressing:
+	case api.Progressing, waiting:
 		return 1
 	case api.Healthy, api.Suspended:
 	}

@@ -88,6 +88,7 @@ func TestGolden(t *testing.T) {
 		color         bool
 	}{
 		{"starting", Model{Now: now, Title: "https://git.example.org/shop.git"}, 80, 24, false},
+		{"waiting", Model{Now: now, Title: "repo", Applications: []api.Application{{Name: "shop", Health: api.Failed, Reason: "Waiting", Message: "source shop was not fetched yet"}}}, 80, 24, false},
 		{"rollout", rollout(), 100, 30, false},
 		{"color", rollout(), 100, 30, true},
 		{"narrow", rollout(), 40, 30, false},
