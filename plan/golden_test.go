@@ -3,12 +3,14 @@ package plan_test
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/fairlead-dev/fairlead/plan"
@@ -26,14 +28,19 @@ func manifests(name string, data []byte) ([]object.Object, error) {
 		if len(bytes.TrimSpace(doc)) == 0 {
 			continue
 		}
-		var v map[string]any
-		if err := yaml.Unmarshal(doc, &v); err != nil {
+		j, err := yaml.YAMLToJSON(doc)
+		if err != nil {
 			return nil, err
 		}
-		o, _, ok := decode.Object(v, decode.Options{Origin: object.Origin{Path: name}, DefaultNamespace: "shop"})
-		if ok {
-			objs = append(objs, o)
+		var v map[string]any
+		if err := kjson.UnmarshalCaseSensitivePreserveInts(j, &v); err != nil {
+			return nil, err
 		}
+		o, found, ok := decode.Object(v, decode.Options{Origin: object.Origin{Path: name}, DefaultNamespace: "shop"})
+		if !ok || found.HasErrors() {
+			return nil, fmt.Errorf("%s", found)
+		}
+		objs = append(objs, o)
 	}
 	return objs, nil
 }
