@@ -88,6 +88,7 @@ func (n *Node) createContainer(spec runtimes.ContainerSpec) (string, error) {
 		return "", err
 	}
 	defer release()
+	spec.OOMScoreAdj = max(spec.OOMScoreAdj, n.lowestOOM)
 	return n.opt.Engine.Create(ctx, spec)
 }
 

@@ -108,6 +108,8 @@ type Node struct {
 	images *images
 	prober Prober
 	probes *probes.Manager
+	// lowestOOM is the lowest oom_score_adj that containers can have here.
+	lowestOOM int
 
 	// ctx ends with Close: nothing new begins. calls ends a while later: what changes the engine may
 	// finish until then.
@@ -170,6 +172,7 @@ func New(o Options) (*Node, error) {
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.calls, n.cancelCalls = context.WithCancel(context.Background())
+	n.lowestOOM = readLowestOOMScore()
 	n.images = newImages(n)
 	n.prober = o.Probes
 	if n.prober == nil {

@@ -19,6 +19,9 @@ const (
 	// listEvery is how often everything is listed though nothing seems to be missed. It finds an engine
 	// that hangs, events that were lost in silence, and a network that was taken away.
 	listEvery = 2 * time.Minute
+	// beatEvery is how often the engine is asked whether it is there.
+	beatEvery   = 20 * time.Second
+	beatTimeout = 10 * time.Second
 	// listRetryMax bounds the back-off while the engine does not answer.
 	listRetryMax = 15 * time.Second
 )
@@ -90,15 +93,7 @@ func (n *Node) lists() {
 	first := true
 	failures := 0
 	for {
-		if wait > 0 {
-			timer := time.NewTimer(wait)
-			select {
-			case <-n.ctx.Done():
-			case <-timer.C:
-			case <-n.relist:
-			}
-			timer.Stop()
-		}
+		n.rest(wait)
 		if n.ctx.Err() != nil {
 			if first {
 				close(n.synced)
@@ -118,6 +113,39 @@ func (n *Node) lists() {
 			close(n.synced)
 		}
 	}
+}
+
+// rest waits until it is time to list again: after a while, when somebody asks, or when the engine
+// turns out to be away.
+func (n *Node) rest(wait time.Duration) {
+	until := time.Now().Add(wait)
+	for {
+		left := time.Until(until)
+		if left <= 0 {
+			return
+		}
+		timer := time.NewTimer(min(left, beatEvery))
+		select {
+		case <-n.ctx.Done():
+			timer.Stop()
+			return
+		case <-n.relist:
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		if time.Until(until) > 0 && !n.beats() {
+			return
+		}
+	}
+}
+
+// beats reports whether the engine is there.
+func (n *Node) beats() bool {
+	ctx, cancel := context.WithTimeout(n.ctx, beatTimeout)
+	defer cancel()
+	_, err := n.opt.Engine.Info(ctx)
+	return err == nil
 }
 
 // list looks at the whole engine once.

@@ -232,6 +232,7 @@ func TestProbesGateAndRestart(t *testing.T) {
 		w.must(plan.DeletePod{Pod: key("p")})
 
 		w.must(plan.CreatePod{Pod: onePod("p", web(func(c *corev1.Container) { c.LivenessProbe = probe }))})
+		synctest.Wait()
 		w.prober.set("web", true)
 		sleep(11 * time.Second)
 		if c := w.find("p", "web"); c.Attempt != 1 {

@@ -53,6 +53,7 @@ func (n *Node) createSandbox(pod *plan.Pod, uid string, attempt int, ip string) 
 	if err != nil {
 		return "", err
 	}
+	spec.OOMScoreAdj = max(spec.OOMScoreAdj, n.lowestOOM)
 	return n.opt.Engine.Create(ctx, spec)
 }
 
