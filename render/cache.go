@@ -157,12 +157,15 @@ func (c *Cache) remember(req Request, rec *recorder) {
 	old := c.digests
 	c.digests = make(map[string]digest, len(c.result.Reads))
 	for _, p := range c.result.Reads {
-		d, ok := rec.digest(p)
-		if !ok {
+		d, seen := rec.digest(p)
+		was, had := old[p]
+		switch {
+		case seen && d != unreadFile && d != unreadDir:
+		case had && (!seen || was != below && was != (digest{})):
+			d = was // what was read before and did not change since; only its kind was asked now, if anything
+		case !seen:
 			// Whoever renders may know that a path is absent without asking.
-			if d, ok = old[p]; !ok {
-				d = measure(req.Files, p, digest{})
-			}
+			d = measure(req.Files, p, digest{})
 		}
 		c.digests[p] = d
 	}
