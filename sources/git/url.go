@@ -57,7 +57,7 @@ func fileLocation(p string) (location, error) {
 func parseURL(s string) (location, error) {
 	u, err := url.Parse(s)
 	if err != nil {
-		return location{}, fmt.Errorf("%q is not a URL: %s", Redact(s), urlForms)
+		return location{}, fmt.Errorf("%q is not a URL: %s", hide(s), urlForms)
 	}
 	l := location{scheme: strings.ToLower(u.Scheme), host: u.Host, path: u.Path, query: u.RawQuery}
 	if u.User != nil {
@@ -70,22 +70,31 @@ func parseURL(s string) (location, error) {
 	case "https", "http", "ssh":
 	case "file":
 		if u.Host != "" && u.Host != "localhost" || !strings.HasPrefix(u.Path, "/") {
-			return location{}, fmt.Errorf("%q names no path on this machine: write file:///path, with three slashes", Redact(s))
+			return location{}, fmt.Errorf("%q names no path on this machine: write file:///path, with three slashes", hide(s))
 		}
 		return location{scheme: "file", path: path.Clean(u.Path)}, nil
 	default:
-		return location{}, fmt.Errorf("%q has the scheme %q, which is not supported: %s", Redact(s), u.Scheme, urlForms)
+		return location{}, fmt.Errorf("%q has the scheme %q, which is not supported: %s", hide(s), u.Scheme, urlForms)
 	}
 	if u.Hostname() == "" {
-		return location{}, fmt.Errorf("%q names no host: %s", Redact(s), urlForms)
+		return location{}, fmt.Errorf("%q names no host: %s", hide(s), urlForms)
 	}
 	if l.scheme == "ssh" && strings.HasPrefix(l.path, "/~") {
 		l.path = l.path[1:]
 	}
 	if strings.Trim(l.path, "/") == "" {
-		return location{}, fmt.Errorf("%q names no repository on the host: %s", Redact(s), urlForms)
+		return location{}, fmt.Errorf("%q names no repository on the host: %s", hide(s), urlForms)
 	}
 	return l, nil
+}
+
+// hide returns a URL that may be malformed without anything that could be meant as credentials: all up to the last @.
+func hide(s string) string {
+	scheme, rest, ok := strings.Cut(s, "://")
+	if at := strings.LastIndexByte(rest, '@'); ok && at >= 0 {
+		s = scheme + "://***" + rest[at:]
+	}
+	return Redact(s)
 }
 
 // shown is the URL without credentials, and without a query, which may hold some.

@@ -82,6 +82,7 @@ func TestRedact(t *testing.T) {
 func FuzzRedact(f *testing.F) {
 	f.Add("ada", "secret", "example.com", "/a/b")
 	f.Add("", "p@ss:w/ord", "[::1]:443", "/x?y#z")
+	f.Add("0", "00000 ", "00", "") // a password that is not escaped makes no URL
 	f.Fuzz(func(t *testing.T, user, password, host, path string) {
 		if len(password) < 6 || strings.Contains("***@example.com/https://"+host+path+user, password) {
 			return
