@@ -30,6 +30,7 @@ type jobWorld struct {
 	pods    []ObservedPod
 	applied []Applied
 	made    int
+	stale   bool
 	last    Plan
 }
 
@@ -43,7 +44,7 @@ func (w *jobWorld) pass() Plan {
 	if found.HasErrors() {
 		w.t.Fatal(found)
 	}
-	p := Compute(d, Observed{Now: w.now, Nodes: []NodeState{{Node: "n", Pods: w.pods}}, Applied: w.applied}, Options{Node: "n", DigestKey: testKey})
+	p := Compute(d, Observed{Now: w.now, Nodes: []NodeState{{Node: "n", Pods: w.pods, Stale: w.stale}}, Applied: w.applied}, Options{Node: "n", DigestKey: testKey})
 	for _, c := range p.Changes {
 		if c.Ref != w.job.Ref || c.Action == ActionNone {
 			continue
@@ -105,7 +106,7 @@ func (w *jobWorld) end(p *ObservedPod, exitCode int) {
 }
 
 // do carries out a line of a script: pass, wait DURATION, end N EXITCODE (of the running pods, oldest first),
-// restarts N COUNT, use FILE [force].
+// restarts N COUNT, stop N (it is told to stop), stale (the node stops or begins to answer), use FILE [force].
 func (w *jobWorld) do(line string, files map[string][]byte) string {
 	f := strings.Fields(line)
 	number := func(i int) int {
@@ -155,6 +156,10 @@ func (w *jobWorld) do(line string, files map[string][]byte) string {
 		w.end(r[number(1)], number(2))
 	case "restarts":
 		w.running()[number(1)].Containers[0].Restarts = number(2)
+	case "stop":
+		w.running()[number(1)].Terminating = true
+	case "stale":
+		w.stale = !w.stale
 	case "use":
 		w.job = typedObject(w.t, files[f[1]])
 		w.app.Force = len(f) > 2

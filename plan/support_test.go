@@ -225,3 +225,17 @@ func typedObject(t testing.TB, manifest []byte) object.Object {
 		Origin: object.Origin{Path: "app.yaml", Line: 1},
 	}
 }
+
+func BenchmarkUnsupported(b *testing.B) {
+	ar, err := txtar.ParseFile("testdata/unsupported.txtar")
+	if err != nil {
+		b.Fatal(err)
+	}
+	o := typedObject(b, ar.Files[0].Data)
+	b.ReportAllocs()
+	for b.Loop() {
+		if l := unsupported(o); len(l) > 0 {
+			b.Fatal(l)
+		}
+	}
+}
