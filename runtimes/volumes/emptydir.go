@@ -60,7 +60,7 @@ func memorySize(pod *plan.Pod, e *corev1.EmptyDirVolumeSource) int64 {
 		}
 		all += limit.Value()
 	}
-	if size == 0 || all < size {
+	if all > 0 && (size == 0 || all < size) {
 		size = all
 	}
 	return size
