@@ -95,10 +95,22 @@ func (e *Engine) body(s runtimes.ContainerSpec) (*container.Config, *container.H
 	case s.Network != "":
 		h.NetworkMode = container.NetworkMode(s.Network)
 		c.ExposedPorts, h.PortBindings, err = ports(s.Ports)
+		return c, h, endpoint(s), err
 	default:
 		h.NetworkMode = network.NetworkNone
 	}
 	return c, h, nil, err
+}
+
+// endpoint gives a pod on an engine network the address that was chosen for it; the engine chooses
+// where there is none.
+func endpoint(s runtimes.ContainerSpec) *network.NetworkingConfig {
+	if s.IP == "" {
+		return nil
+	}
+	return &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{
+		s.Network: {IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: s.IP}},
+	}}
 }
 
 func limits(r plan.Resources) container.Resources {
