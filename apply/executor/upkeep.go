@@ -76,14 +76,14 @@ func (p *pod) updateInPlace() {
 	wanted := p.state.pod
 	ip := p.address()
 	type limit struct {
-		c  *container
-		id string
-		to plan.Resources
+		c        *container
+		name, id string
+		to       plan.Resources
 	}
 	var changed []limit
 	for _, c := range p.containers {
 		if to := p.node.resources(p.state.pod, c.spec); c.id != "" && (c.status == running || c.status == created) && to != c.resources {
-			changed = append(changed, limit{c, c.id, to})
+			changed = append(changed, limit{c, c.spec.Name, c.id, to})
 		}
 	}
 	p.begin(func() func() {
@@ -93,7 +93,7 @@ func (p *pod) updateInPlace() {
 		var err error
 		for i, l := range changed {
 			if e := p.node.opt.Engine.Update(ctx, l.id, l.to); e != nil {
-				err = fmt.Errorf("update the limits of container %s: %w", l.c.spec.Name, e)
+				err = fmt.Errorf("update the limits of container %s: %w", l.name, e)
 				break
 			}
 			done[i] = true
