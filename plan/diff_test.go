@@ -2,6 +2,7 @@ package plan
 
 import (
 	"bytes"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
+	"pgregory.net/rapid"
 	"sigs.k8s.io/yaml"
 
 	"github.com/fairlead-dev/fairlead/render/object"
@@ -127,27 +129,7 @@ func FuzzDiff(f *testing.F) {
 	f.Add([]byte(`{"data":{"a":"b"},"stringData":[1]}`), []byte(`{"data":7,"metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"x"}}}`), "x")
 	f.Add([]byte(`[null,{"resources":{"limits":{"cpu":1e9}}}]`), []byte(`null`), "")
 	f.Fuzz(func(t *testing.T, before, after []byte, value string) {
-		for _, kind := range []string{"Pod", "Secret"} {
-			ref := object.Ref{Kind: kind, Namespace: "n", Name: "x"}
-			o, n := object.Object{Ref: ref, Written: before}, object.Object{Ref: ref, Written: after}
-			d := differ{DigestKey: testKey}
-			applied := RedactApplied(o, testKey)
-			fields, unchanged := d.diff(applied, n)
-			again, same := d.diff(applied, n)
-			if !reflect.DeepEqual(fields, again) || unchanged != same {
-				t.Fatal("two diffs of the same differ")
-			}
-			if own, _ := d.diff(applied, o); len(own) > 0 {
-				t.Fatalf("an object differs from itself: %v", own)
-			}
-			seen := map[string]bool{}
-			for _, c := range fields {
-				if c.Old == c.New && c.Old != sensitive || seen[c.Path+c.Old+c.New] {
-					t.Fatalf("no change, or shown twice: %+v", c)
-				}
-				seen[c.Path+c.Old+c.New] = true
-			}
-		}
+		checkDiff(t, before, after)
 		if len(value) < 8 || strings.Contains("sensitive stringData metadata Secret", value) {
 			return
 		}
@@ -162,5 +144,56 @@ func FuzzDiff(f *testing.F) {
 		if text := showDiff(changes, 0); strings.Contains(text, value) {
 			t.Fatalf("the diff holds the value: %s", text)
 		}
+	})
+}
+
+// checkDiff holds what must hold of the diff of any two documents.
+func checkDiff(t interface {
+	Fatal(...any)
+	Fatalf(string, ...any)
+}, before, after []byte) {
+	for _, kind := range []string{"Pod", "Secret"} {
+		ref := object.Ref{Kind: kind, Namespace: "n", Name: "x"}
+		o, n := object.Object{Ref: ref, Written: before}, object.Object{Ref: ref, Written: after}
+		d := differ{DigestKey: testKey}
+		applied := RedactApplied(o, testKey)
+		fields, unchanged := d.diff(applied, n)
+		again, same := d.diff(applied, n)
+		if !reflect.DeepEqual(fields, again) || unchanged != same {
+			t.Fatal("two diffs of the same differ")
+		}
+		if own, _ := d.diff(applied, o); len(own) > 0 {
+			t.Fatalf("an object differs from itself: %v", own)
+		}
+		seen := map[string]bool{}
+		for _, c := range fields {
+			if c.Old == c.New && c.Old != sensitive || seen[c.Path+c.Old+c.New] {
+				t.Fatalf("no change, or shown twice: %+v", c)
+			}
+			seen[c.Path+c.Old+c.New] = true
+		}
+	}
+}
+
+// TestDiffProperties is FuzzDiff with documents that look like manifests.
+func TestDiffProperties(t *testing.T) {
+	keys := rapid.SampledFrom([]string{"spec", "data", "stringData", "metadata", "annotations", "containers", "name", "env", "ports", "containerPort",
+		"protocol", "resources", "limits", "cpu", "finalizers", "capabilities", "add", "envFrom", "secretRef", "a.b/c", "x[1]"})
+	leaf := rapid.SampledFrom([]any{nil, true, "a", "b", "1", "1000m", json.Number("1"), json.Number("1.0"), json.Number("8080"), ""})
+	var value func(depth int) *rapid.Generator[any]
+	value = func(depth int) *rapid.Generator[any] {
+		if depth == 0 {
+			return leaf
+		}
+		return rapid.OneOf(leaf,
+			rapid.Custom(func(t *rapid.T) any {
+				return rapid.MapOfN(keys, value(depth-1), 0, 4).Draw(t, "map")
+			}),
+			rapid.Custom(func(t *rapid.T) any { return rapid.SliceOfN(value(depth-1), 0, 3).Draw(t, "list") }),
+		)
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		doc := rapid.MapOfN(keys, value(4), 0, 5)
+		checkDiff(rt, encode(doc.Draw(rt, "before")), encode(doc.Draw(rt, "after")))
 	})
 }
