@@ -13,7 +13,7 @@ import (
 func planPod(b *builder, w *Workload, pods []*pod) {
 	key := PodKey{Namespace: w.Namespace, Name: w.Name}
 	want := w.pod(key)
-	have := b.byKey[key]
+	have := b.podAt(key)
 	if have != nil && have.Application != b.desired.Application.Name {
 		b.diag(diag.Diagnostic{
 			Severity: diag.Error, Code: "owned-elsewhere", Ref: w.Ref, Origin: w.Origin,

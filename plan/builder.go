@@ -30,10 +30,10 @@ type builder struct {
 	canCreate bool // the node that pods run on answers
 	anyStale  bool // some node does not answer
 
-	byKey     map[PodKey]*pod
+	all       []pod
+	byKey     map[PodKey]*pod       // made when first asked for, see podAt
 	byOwner   map[object.Ref][]*pod // only pods of this application
-	applied   map[object.Ref]*Applied
-	inventory []Applied // sorted
+	inventory []Applied             // sorted
 
 	// verdicts hold what is not same.
 	verdicts map[object.Ref]verdict
@@ -93,7 +93,6 @@ func newBuilder(d Desired, o Observed, opt Options) *builder {
 	for i := range o.Nodes {
 		n += len(o.Nodes[i].Pods)
 	}
-	b.byKey = make(map[PodKey]*pod, n)
 	b.byOwner = make(map[object.Ref][]*pod, len(d.Workloads))
 	pods := make([]pod, 0, n)
 	nodes := sortedBy(o.Nodes, func(x, y NodeState) int { return cmp.Compare(x.Node, y.Node) })
@@ -108,22 +107,29 @@ func newBuilder(d Desired, o Observed, opt Options) *builder {
 	}
 	for i := range pods {
 		p := &pods[i]
-		if have, twice := b.byKey[p.PodKey]; !twice || have.Application != d.Application.Name {
-			b.byKey[p.PodKey] = p
-		}
 		if p.Application == d.Application.Name {
 			b.byOwner[p.Owner] = append(b.byOwner[p.Owner], p)
 		}
 	}
+	b.all = pods
 	home := b.nodes[opt.Node]
 	b.canCreate = home != nil && !home.Stale
-	inventory := sortedBy(o.Applied, compareApplied)
-	b.inventory = inventory
-	b.applied = make(map[object.Ref]*Applied, len(inventory))
-	for i := range inventory {
-		b.applied[inventory[i].Ref] = &inventory[i]
-	}
+	b.inventory = sortedBy(o.Applied, compareApplied)
 	return b
+}
+
+// podAt returns the pod of that name, of whatever application; this application's where there are two.
+func (b *builder) podAt(key PodKey) *pod {
+	if b.byKey == nil {
+		b.byKey = make(map[PodKey]*pod, len(b.all))
+		for i := range b.all {
+			p := &b.all[i]
+			if have := b.byKey[p.PodKey]; have == nil || have.Application != b.desired.Application.Name {
+				b.byKey[p.PodKey] = p
+			}
+		}
+	}
+	return b.byKey[key]
 }
 
 // sortedBy returns s when it is sorted and a sorted copy otherwise.
@@ -158,7 +164,13 @@ func sortedPods(s []ObservedPod) []ObservedPod {
 }
 
 // appliedOf returns the object's entry in the inventory, or nil.
-func (b *builder) appliedOf(r object.Ref) *Applied { return b.applied[r] }
+func (b *builder) appliedOf(r object.Ref) *Applied {
+	i, ok := slices.BinarySearchFunc(b.inventory, r, func(a Applied, r object.Ref) int { return object.Compare(a.Ref, r) })
+	if !ok {
+		return nil
+	}
+	return &b.inventory[i]
+}
 
 // step adds a step after others and returns its ID, or 0 when it cannot be taken.
 func (b *builder) step(s Step, after []StepID) StepID {
@@ -276,7 +288,7 @@ func (n *nameSet) take() PodKey {
 	for {
 		key := PodKey{Namespace: n.namespace, Name: n.base + "-" + suffix(n.seed+"/"+n.base+"/"+strconv.Itoa(n.next))}
 		n.next++
-		if _, used := n.b.byKey[key]; !used && !n.b.names[key] {
+		if n.b.podAt(key) == nil && !n.b.names[key] {
 			n.b.names[key] = true
 			return key
 		}

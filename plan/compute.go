@@ -27,6 +27,7 @@ func Compute(d Desired, o Observed, opt Options) Plan {
 	}
 	d.Workloads = sortedBy(d.Workloads, func(a, b Workload) int { return object.Compare(a.Ref, b.Ref) })
 	b := newBuilder(d, o, opt)
+	b.plan.Status = make([]WorkloadStatus, 0, len(d.Workloads))
 	b.compareObjects(o.Claims)
 	for i := range d.Workloads {
 		w := &d.Workloads[i]

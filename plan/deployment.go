@@ -36,7 +36,7 @@ func planDeployment(b *builder, w *Workload, d *appsv1.Deployment, pods []*pod) 
 		b.roll(w, d, &f, want, minReady, deadline, s.stalled)
 	}
 	for _, p := range f.fresh {
-		b.inPlace(w, w.pod(p.PodKey), p)
+		b.inPlace(w, w.Pod, p)
 	}
 	if d.Spec.Paused {
 		s.Health, s.Reason, s.Message = "Suspended", "Paused", fmt.Sprintf("the Deployment is paused; %d of %d pods are of its template", s.Updated, s.Current)
@@ -58,7 +58,7 @@ func (b *builder) replicas(w *Workload, n *int32) int {
 	if !pointersFor(b.desired.Application.Ignore, w.Ref).child("spec").child("replicas").here() {
 		return want
 	}
-	if have := b.applied[w.Ref]; have != nil {
+	if have := b.appliedOf(w.Ref); have != nil {
 		v, _ := parse(have.Written).(map[string]any)
 		spec, _ := v["spec"].(map[string]any)
 		if n, err := jsonInt(spec["replicas"]); err == nil {
@@ -70,6 +70,9 @@ func (b *builder) replicas(w *Workload, n *int32) int {
 
 // scale creates or deletes pods of the desired template where there are no others.
 func (b *builder) scale(w *Workload, f *fleet, want int, minReady time.Duration) {
+	if len(f.fresh) == want && len(f.ended) == 0 {
+		return
+	}
 	names := b.podNames(w)
 	missing := want - len(f.fresh)
 	replaced := f.ended
@@ -135,6 +138,7 @@ func (b *builder) recreate(w *Workload, f *fleet, want int, minReady time.Durati
 	for _, p := range old {
 		deletes = append(deletes, b.remove(p, cause))
 	}
+	b.showEnded(w, f)
 	b.shrink(w, f, want, minReady)
 	terminating := slices.ContainsFunc(all, func(p *pod) bool { return p.Terminating && p.Template != w.Pod.Template })
 	creating := max(0, want-len(f.fresh))
@@ -165,6 +169,7 @@ func (b *builder) recreate(w *Workload, f *fleet, want int, minReady time.Durati
 // roll replaces pods of other templates step by step.
 func (b *builder) roll(w *Workload, d *appsv1.Deployment, f *fleet, want int, minReady, deadline time.Duration, stalled bool) {
 	surge, unavailable := rollingBounds(d, want)
+	b.showEnded(w, f)
 	b.shrink(w, f, want, minReady)
 	r := &rollout{
 		b: b, w: w, most: want + surge, least: max(0, want-unavailable), minReady: minReady, deadline: deadline,
@@ -244,11 +249,12 @@ func rollingBounds(d *appsv1.Deployment, want int) (surge, unavailable int) {
 // the pods that are there.
 func (b *builder) pausedDeployment(w *Workload, f *fleet, want int, minReady time.Duration) {
 	if len(f.old) == 0 {
-		if len(f.fresh) > 0 || len(f.ended) > 0 || b.applied[w.Ref] != nil && b.verdicts[w.Ref] == same && len(f.fresh)+len(f.ended) > 0 {
+		if len(f.fresh) > 0 || len(f.ended) > 0 { // where nothing was rolled out, nothing is begun
 			b.scale(w, f, want, minReady)
 		}
 		return
 	}
+	b.showEnded(w, f)
 	all := append(slices.Clone(f.old), f.fresh...)
 	if surplus := len(all) - want; surplus > 0 {
 		cause := fmt.Sprintf("%s wanted, %d there", podsAre(want), len(all))

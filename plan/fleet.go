@@ -29,30 +29,32 @@ type fleet struct {
 	ended []*pod
 	// held of fresh are ended pods that are not replaced yet.
 	held []*pod
-	// replaced counts the pods of ended whose replacement is due.
-	replaced int
 }
 
 // sortFleet sorts the workload's pods; terminating ones are gone already.
 func (b *builder) sortFleet(w *Workload, pods []*pod) fleet {
 	var f fleet
-	same := map[string]bool{w.Pod.Template: true}
+	var same map[string]bool // templates that mean the same as the desired one
+	f.fresh = make([]*pod, 0, len(pods))
 	for _, p := range pods {
 		if p.Terminating {
 			continue
 		}
-		fresh, known := same[p.Template]
-		if !known {
-			fresh = sameTemplate(w, p)
-			same[p.Template] = fresh
+		fresh := p.Template == w.Pod.Template
+		if !fresh {
+			known := false
+			if fresh, known = same[p.Template]; !known {
+				if same == nil {
+					same = map[string]bool{}
+				}
+				fresh = sameTemplate(w, p)
+				same[p.Template] = fresh
+			}
 		}
 		if p.ended() && !p.stale {
 			due := b.replaceAt(p)
 			if !fresh || !due.After(b.now) {
 				f.ended = append(f.ended, p)
-				if fresh {
-					f.replaced++
-				}
 				continue
 			}
 			b.wakeAt(due)
@@ -123,11 +125,19 @@ func identity(spec *corev1.PodSpec, images bool) *corev1.PodSpec {
 	return s
 }
 
-// removeEnded deletes the pods that ended for good, and returns what stands in for each: the creations of
-// their replacements are to be paired with them.
+// removeEnded deletes the pods that ended for good. Their replacements are created as missing pods are.
 func (b *builder) removeEnded(f *fleet) {
 	for _, p := range f.ended {
 		b.remove(p, endedCause(p))
+	}
+}
+
+// showEnded shows the pods that removeEnded deleted as such.
+func (b *builder) showEnded(w *Workload, f *fleet) {
+	for _, p := range f.ended {
+		if p.gone {
+			b.podChange(w.Ref, PodChange{Pod: p.PodKey, Action: ActionDelete, Node: p.node, Cause: endedCause(p)})
+		}
 	}
 }
 

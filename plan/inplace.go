@@ -31,7 +31,7 @@ func ResourcesOf(c *corev1.Container) Resources {
 }
 
 // inPlace brings a running pod to want without a restart: limits, labels, annotations and mounted
-// configuration. It does nothing for pods of another template. It returns whether there was a difference.
+// configuration. A want that is w.Pod stands for a pod of op's name. It returns whether there was a difference.
 func (b *builder) inPlace(w *Workload, want *Pod, op *pod) bool {
 	if op.Terminating || op.ended() || op.stale || op.gone {
 		return false
@@ -39,6 +39,9 @@ func (b *builder) inPlace(w *Workload, want *Pod, op *pod) bool {
 	changes, drifted := b.differences(w, want, op)
 	if len(changes) == 0 {
 		return false
+	}
+	if want == w.Pod {
+		want = w.pod(op.PodKey)
 	}
 	cause := strings.Join(changes, ", ") + " changed"
 	healed := "set back"

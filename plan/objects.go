@@ -25,8 +25,16 @@ const (
 
 // compareObjects finds what happens to every desired object.
 func (b *builder) compareObjects(claims map[object.Ref]string) {
+	next := 0
 	for i := range b.desired.Objects {
 		o := &b.desired.Objects[i]
+		for next < len(b.inventory) && object.Compare(b.inventory[next].Ref, o.Ref) < 0 {
+			next++
+		}
+		var have *Applied
+		if next < len(b.inventory) && b.inventory[next].Ref == o.Ref {
+			have = &b.inventory[next]
+		}
 		if owner := claims[o.Ref]; owner != "" && owner != b.desired.Application.Name {
 			b.verdicts[o.Ref] = left
 			b.diag(diag.Diagnostic{
@@ -36,7 +44,7 @@ func (b *builder) compareObjects(claims map[object.Ref]string) {
 			})
 			continue
 		}
-		if v := b.compareObject(o); v == same {
+		if v := b.compareObject(o, have); v == same {
 			b.plan.Unchanged++
 		} else {
 			b.verdicts[o.Ref] = v
@@ -44,8 +52,7 @@ func (b *builder) compareObjects(claims map[object.Ref]string) {
 	}
 }
 
-func (b *builder) compareObject(o *object.Object) verdict {
-	have := b.applied[o.Ref]
+func (b *builder) compareObject(o *object.Object, have *Applied) verdict {
 	if have == nil {
 		c := b.change(o.Ref)
 		c.Action, c.Origin, c.Cause = ActionCreate, o.Origin, "new in the source"
@@ -278,7 +285,7 @@ func (b *builder) removeAll(owner object.Ref, cause string) {
 func (b *builder) pruneOrphans() {
 	var owners []object.Ref
 	for owner, pods := range b.byOwner {
-		if b.applied[owner] != nil || b.desiredHas(owner) {
+		if b.appliedOf(owner) != nil || b.desiredHas(owner) {
 			continue
 		}
 		if slices.ContainsFunc(pods, func(p *pod) bool { return !p.Terminating }) {

@@ -33,7 +33,7 @@ func planReplicaSet(b *builder, w *Workload, rs *appsv1.ReplicaSet, pods []*pod)
 	b.scale(w, &f, want, minReady)
 	for _, p := range f.fresh {
 		if p.Template == w.Pod.Template {
-			b.inPlace(w, w.pod(p.PodKey), p)
+			b.inPlace(w, w.Pod, p)
 		}
 	}
 	b.status(s.WorkloadStatus)

@@ -31,6 +31,11 @@ type rollout struct {
 
 	creating int // pods to be created
 
+	available int // pods that are available now
+	free      int // pods that may be created before any goes
+	// shortAll is how many pods have to become available before any old one may go, short before an available one may.
+	shortAll, short int
+
 	names   *nameSet
 	created []*creation
 	waits   []wait
@@ -60,20 +65,22 @@ type deletion struct {
 // plan adds the steps.
 func (r *rollout) plan() {
 	total := len(r.fresh) + len(r.broken) + len(r.good) + r.keep
-	availableNow := len(r.good)
+	r.available = len(r.good)
 	for _, p := range r.fresh {
 		if ok, _ := p.available(r.b.now, r.minReady); ok {
-			availableNow++
+			r.available++
 		}
 	}
-	for _, p := range r.old() {
-		d := &deletion{pod: p}
-		r.deletes = append(r.deletes, d)
+	for _, p := range r.broken {
+		r.deletes = append(r.deletes, &deletion{pod: p})
+	}
+	for _, p := range r.good {
+		r.deletes = append(r.deletes, &deletion{pod: p})
 	}
 	// spareAll is how many old pods may go while the new ones that are not available count as none,
 	// spare how many available ones may.
-	spareAll := len(r.broken) + r.keep + availableNow - r.least
-	spare := availableNow - r.least
+	spareAll := len(r.broken) + r.keep + r.available - r.least
+	spare := r.available - r.least
 	for i := range r.deletes {
 		if i < len(r.broken) {
 			r.deletes[i].payer = i + 1 - spareAll
@@ -81,39 +88,33 @@ func (r *rollout) plan() {
 			r.deletes[i].payer = i + 1 - len(r.broken) - spare
 		}
 	}
-	free := r.most - total
+	r.shortAll, r.short, r.free = max(0, -spareAll), max(0, -spare), r.most-total
 	for i := range r.creating {
-		r.create(i, free)
+		r.create(i)
 	}
 	for i := range r.deletes {
-		r.delete(i, max(0, -spareAll), max(0, -spare), free)
+		r.delete(i)
 	}
-}
-
-// old returns the old pods that can be deleted, in the order in which they go.
-func (r *rollout) old() []*pod {
-	out := make([]*pod, 0, len(r.broken)+len(r.good))
-	return append(append(out, r.broken...), r.good...)
 }
 
 // create plans the creation number i; those before it are planned.
-func (r *rollout) create(i, free int) *creation {
+func (r *rollout) create(i int) *creation {
 	for len(r.created) <= i {
 		n := len(r.created)
 		c := &creation{pod: r.w.pod(r.names.take())}
 		r.created = append(r.created, c)
 		var after []StepID
-		if n >= free {
+		if n >= r.free {
 			// Paid by a deletion, after those that only bring the number of pods down to most.
-			over := max(0, -free)
-			payer := n - max(0, free) + over
+			over := max(0, -r.free)
+			payer := n - max(0, r.free) + over
 			for j := range over {
-				after = append(after, r.delete(j, r.short(true), r.short(false), free).step)
+				after = append(after, r.delete(j).step)
 			}
 			if payer >= len(r.deletes) {
 				continue
 			}
-			d := r.delete(payer, r.short(true), r.short(false), free)
+			d := r.delete(payer)
 			after = append(after, d.step)
 			c.wave = d.wave
 		}
@@ -122,39 +123,25 @@ func (r *rollout) create(i, free int) *creation {
 	return r.created[i]
 }
 
-// short is how many pods have to become available before any old one, or any available one, may go.
-func (r *rollout) short(all bool) int {
-	available := len(r.good)
-	for _, p := range r.fresh {
-		if ok, _ := p.available(r.b.now, r.minReady); ok {
-			available++
-		}
-	}
-	if all {
-		available += len(r.broken) + r.keep
-	}
-	return max(0, r.least-available)
-}
-
 // delete plans the deletion number i.
-func (r *rollout) delete(i, shortAll, short, free int) *deletion {
+func (r *rollout) delete(i int) *deletion {
 	d := r.deletes[i]
 	if d.step != 0 || d.pod.gone {
 		return d
 	}
 	var after []StepID
-	first := shortAll
+	first := r.shortAll
 	if i >= len(r.broken) {
-		first = short
+		first = r.short
 	}
 	if d.payer > 0 {
 		// The waits up to first are a chain, so the last of them stands for all.
 		if first > 0 && first != d.payer {
-			w := r.wait(first, first, free)
+			w := r.wait(first, first)
 			after = append(after, w.step)
 			d.wave = w.wave + 1
 		}
-		w := r.wait(d.payer, first, free)
+		w := r.wait(d.payer, first)
 		after = append(after, w.step)
 		d.wave = max(d.wave, w.wave+1)
 	}
@@ -163,7 +150,7 @@ func (r *rollout) delete(i, shortAll, short, free int) *deletion {
 }
 
 // wait plans the wait number n, counted from 1: for the pods that are there first, then for those created.
-func (r *rollout) wait(n, chain, free int) wait {
+func (r *rollout) wait(n, chain int) wait {
 	for len(r.waits) < n {
 		r.waits = append(r.waits, wait{})
 	}
@@ -173,7 +160,7 @@ func (r *rollout) wait(n, chain, free int) wait {
 	var out wait
 	var after []StepID
 	if n > 1 && n <= chain {
-		before := r.wait(n-1, chain, free)
+		before := r.wait(n-1, chain)
 		after, out.wave = append(after, before.step), before.wave
 	}
 	cause := "the rollout goes on when it is ready"
@@ -182,7 +169,7 @@ func (r *rollout) wait(n, chain, free int) wait {
 		p := r.waiting[n-1]
 		out.step = r.b.waitReady(p.PodKey, p, r.minReady, r.until, cause, after...)
 	case n-len(r.waiting) <= r.creating:
-		c := r.create(n-len(r.waiting)-1, free)
+		c := r.create(n - len(r.waiting) - 1)
 		out.wave = max(out.wave, c.wave)
 		out.step = r.b.waitReady(c.pod.PodKey, nil, r.minReady, r.deadlineOf(out.wave), cause, append(after, c.step)...)
 	}
@@ -192,7 +179,7 @@ func (r *rollout) wait(n, chain, free int) wait {
 
 // deadlineOf is when a pod of a wave must be ready at the latest: each wave has the whole deadline for itself.
 func (r *rollout) deadlineOf(wave int) time.Time {
-	if r.deadline == 0 {
+	if r.deadline <= 0 || r.deadline > 365*24*time.Hour {
 		return time.Time{}
 	}
 	return r.b.now.Add(r.deadline * time.Duration(min(wave, 1000)+1))
@@ -203,12 +190,6 @@ func (r *rollout) deadlineOf(wave int) time.Time {
 func (r *rollout) show(w *Workload, want int) {
 	b := r.b
 	surplus := max(0, len(r.deletes)-r.creating)
-	availableNow := len(r.good)
-	for _, p := range r.fresh {
-		if ok, _ := p.available(b.now, r.minReady); ok {
-			availableNow++
-		}
-	}
 	gone := 0 // available pods that go before anything is ready
 	for i, d := range r.deletes {
 		if d.step == 0 {
@@ -230,7 +211,7 @@ func (r *rollout) show(w *Workload, want int) {
 		pc := PodChange{Pod: c.pod.PodKey, Replaces: d.pod.PodKey, Action: ActionStartFirst, Node: d.pod.node, Cause: r.cause}
 		if first {
 			pc.Action = ActionStopFirst
-			pc.Downtime = i >= len(r.broken) && availableNow-gone < want
+			pc.Downtime = i >= len(r.broken) && r.available-gone < want
 		}
 		b.podChange(w.Ref, pc)
 	}
