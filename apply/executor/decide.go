@@ -94,6 +94,7 @@ func (d *decider) decide() {
 	d.sweep()
 	switch {
 	case s.finished != nil:
+		d.stopAll(d.now) // what somebody started again
 		if s.sandbox.status == running && !s.sandbox.busy && d.due(s.sandbox.notBefore) {
 			d.add(action{do: doStopSandbox})
 		}

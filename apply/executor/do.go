@@ -249,12 +249,16 @@ func (n *Node) doUpdate(ctx context.Context, a plan.UpdatePod) error {
 	if !sameContainers(v.Spec, a.Pod.Spec) {
 		return fmt.Errorf("update pod %s: its containers are others: it has to be replaced: %w", a.Pod.PodKey, runtimes.ErrInvalid)
 	}
-	p.tell(func() { p.change(a.Pod) })
+	n.mu.Lock()
+	p.updates++
+	number := p.updates
+	n.mu.Unlock()
+	p.tell(func() { p.change(a.Pod, number) })
 	return p.until(ctx, func(v *view) (bool, error) {
 		switch {
 		case v.gone || v.Terminating:
 			return false, fmt.Errorf("update pod %s: %w", a.Pod.PodKey, errGone)
-		case v.spec != a.Pod:
+		case v.updates < number:
 			return false, nil
 		case v.updated != nil:
 			return false, fmt.Errorf("update pod %s: %w", a.Pod.PodKey, v.updated)

@@ -305,7 +305,9 @@ func TestEngineOrderHooksAndEnds(t *testing.T) {
 
 	r.must(plan.CreatePod{Pod: r.pod("crash", runtimetest.Program("print", "hello", "--", "write", "/dev/termination-log", "because", "--", "exit", "4"),
 		web(func(c *corev1.Container) { c.TerminationMessagePath = "/dev/termination-log" }))})
-	p = r.until("crash", "backing off", func(p plan.ObservedPod) bool { return p.Reason == reasonCrashLoop && strings.Contains(p.Message, "because") })
+	p = r.until("crash", "backing off", func(p plan.ObservedPod) bool {
+		return p.Reason == reasonCrashLoop && strings.Contains(p.Message, "because")
+	})
 	if len(p.LogTail) != 1 || p.LogTail[0] != "hello" {
 		t.Errorf("crash: %q", p.LogTail)
 	}

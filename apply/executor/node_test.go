@@ -419,3 +419,35 @@ func TestImageThatCannotBePulled(t *testing.T) {
 		w.must(plan.WaitReady{Pod: key("p"), Deadline: time.Now().Add(time.Minute)})
 	})
 }
+
+func TestStartedByHand(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.engine.AddImage("app", fake.Image{Present: true, Run: func(s runtimes.ContainerSpec) fake.Process {
+			return fake.Process{Exits: s.Attempt == 0, Code: 1}
+		}})
+		w.must(plan.CreatePod{Pod: onePod("p")})
+		sleep(time.Second)
+		first := ""
+		for _, c := range w.engine.Containers() {
+			if c.Container.Container == "web" && c.Attempt == 0 {
+				first = c.ID
+			}
+		}
+		w.engine.Hand().Start(first)
+		sleep(time.Minute)
+		w.expect("p", "Running ready=true [web running restarts=1]")
+		if all := w.engine.Containers(); len(all) != 2 {
+			t.Errorf("%v", all)
+		}
+		w.engine.AddImage("job", fake.Image{Present: true, Run: func(runtimes.ContainerSpec) fake.Process { return fake.Process{Exits: true, After: time.Hour} }})
+		w.must(plan.CreatePod{Pod: onePod("j", func(s *corev1.PodSpec) { s.RestartPolicy = corev1.RestartPolicyNever }, web(func(c *corev1.Container) { c.Image = "job" }))})
+		sleep(2 * time.Hour)
+		w.engine.Hand().Start(w.find("j", runtimes.SandboxContainer).ID)
+		w.engine.Hand().Start(w.find("j", "web").ID)
+		sleep(time.Minute)
+		w.expect("j", "Succeeded ready=false [web terminated Error]")
+		if w.find("j", "web").Running {
+			t.Error("a container of a pod that ended runs")
+		}
+	})
+}

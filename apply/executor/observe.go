@@ -187,7 +187,7 @@ func (p *pod) look() *view {
 	return &view{
 		ObservedPod: o, spec: s.pod, taken: s.taken(),
 		pending: !s.update.done && s.volumes.done && s.finished == nil && s.ending == nil && s.deletion == nil && s.broken == "",
-		updated: s.updateErr,
+		updated: s.updateErr, updates: s.updates,
 	}
 }
 

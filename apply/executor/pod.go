@@ -43,6 +43,7 @@ type pod struct {
 
 	// Guarded by node.mu.
 	seen    *view
+	updates int           // counts the in-place updates that were asked for
 	changed chan struct{} // closed when seen is replaced
 }
 
@@ -55,6 +56,8 @@ type view struct {
 	taken   bool
 	pending bool
 	updated error
+	// updates is the number of the last in-place update that was taken up.
+	updates int
 	gone    bool
 }
 
@@ -207,8 +210,14 @@ func (p *pod) engineEvent(e runtimes.Event) {
 	if c == nil {
 		return
 	}
-	if c.previous != nil && c.previous.id == e.ContainerID && e.Kind == runtimes.EventRemove {
-		c.previous = nil
+	if c.previous != nil && c.previous.id == e.ContainerID {
+		switch e.Kind {
+		case runtimes.EventRemove:
+			c.previous = nil
+		case runtimes.EventStart: // by hand: only one attempt may run
+			p.old = append(p.old, c.previous)
+			c.previous = nil
+		}
 		return
 	}
 	if c.id != e.ContainerID {
@@ -217,6 +226,10 @@ func (p *pod) engineEvent(e runtimes.Event) {
 	c.touched = now
 	switch e.Kind {
 	case runtimes.EventStart:
+		if c.status == exited { // somebody started it again
+			c.status = created
+			c.reset()
+		}
 		p.hasStarted(c, e.Time, 0)
 	case runtimes.EventDie:
 		p.hasDied(c, e.ExitCode, e.Time, false)

@@ -35,8 +35,7 @@ func (p *pod) createSandbox() {
 			}
 			now := time.Now()
 			s.instance = instance{id: id, attempt: attempt, status: created, made: made, touched: now}
-			s.next, s.wired, s.problem = attempt+1, false, nil
-			s.retry.succeeded()
+			s.next, s.wired = attempt+1, false
 		}
 	})
 }

@@ -33,6 +33,7 @@ type state struct {
 
 	readySince time.Time
 	mounted    map[object.Ref]string
+	updates    int       // number of the last in-place update
 	updateErr  error     // of the last in-place update
 	logTail    []string  // of the container that failed last
 	measuring  bool      // the sizes of volumes are being measured

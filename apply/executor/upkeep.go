@@ -56,7 +56,11 @@ func (p *pod) prepareVolumes() {
 }
 
 // change makes the pod what wanted says, as far as that can be done while it runs.
-func (p *pod) change(wanted *plan.Pod) {
+func (p *pod) change(wanted *plan.Pod, number int) {
+	if number < p.state.updates {
+		return // a later one came first
+	}
+	p.state.updates = number
 	p.respec(wanted)
 	p.state.update = task{}
 	p.updateErr = nil
