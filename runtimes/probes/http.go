@@ -50,7 +50,11 @@ func (r *Runner) get(ctx context.Context, a *corev1.HTTPGetAction, c *corev1.Con
 	}
 	switch {
 	case resp.StatusCode >= 300 && resp.StatusCode < 400:
-		return Outcome{Success: true, Message: fmt.Sprintf("the probe was redirected to another host, %s, and did not follow", resp.Header.Get("Location"))}, nil
+		warning := fmt.Sprintf("%s answered with status %d, which counts as success", req.URL.Redacted(), resp.StatusCode)
+		if to := resp.Header.Get("Location"); to != "" {
+			warning = fmt.Sprintf("the probe was redirected to another host, %s, and did not follow", to)
+		}
+		return Outcome{Success: true, Message: warning}, nil
 	case resp.StatusCode >= 200 && resp.StatusCode < 300:
 		return Outcome{Success: true}, nil
 	}
