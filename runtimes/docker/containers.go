@@ -91,16 +91,20 @@ func stateOf(c runtimes.Container) string {
 	}
 }
 
-func (e *Engine) remember(c runtimes.Container) {
+// remember keeps what was inspected unless something changed since changes was read.
+func (e *Engine) remember(c runtimes.Container, changes uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.known[c.ID] = c
+	if e.changes == changes {
+		e.known[c.ID] = c
+	}
 }
 
 // forget drops what changed.
 func (e *Engine) forget(id string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.changes++
 	delete(e.known, id)
 }
 
@@ -117,6 +121,9 @@ func (e *Engine) retain(present map[string]bool) {
 
 // Inspect describes one container.
 func (e *Engine) Inspect(ctx context.Context, id string) (runtimes.Container, error) {
+	e.mu.Lock()
+	changes := e.changes
+	e.mu.Unlock()
 	r, err := e.cli.ContainerInspect(ctx, id)
 	if err != nil {
 		return runtimes.Container{}, e.wrap(ctx, "inspect container "+short(id), err)
@@ -132,7 +139,7 @@ func (e *Engine) Inspect(ctx context.Context, id string) (runtimes.Container, er
 		ExitCode: r.State.ExitCode, Error: r.State.Error,
 		Resources: resources(r.HostConfig.Resources),
 	}
-	e.remember(c)
+	e.remember(c, changes)
 	return c, nil
 }
 
@@ -189,8 +196,14 @@ func (e *Engine) Kill(ctx context.Context, id, signal string) error {
 		return err
 	}
 	err := e.cli.ContainerKill(ctx, id, signal)
-	if errdefs.IsNotFound(err) || errdefs.IsConflict(err) {
-		return nil // it is gone, or does not run
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if errdefs.IsConflict(err) {
+		// It does not run, or it is in a state, such as paused, in which it gets no signals.
+		if c, err := e.Inspect(ctx, id); errors.Is(err, runtimes.ErrNotFound) || err == nil && !c.Running {
+			return nil
+		}
 	}
 	return e.wrap(ctx, "signal container "+short(id), err)
 }

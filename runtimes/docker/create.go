@@ -73,6 +73,9 @@ func (e *Engine) body(s runtimes.ContainerSpec) (*container.Config, *container.H
 	if s.SandboxID != "" {
 		h.NetworkMode = container.NetworkMode("container:" + s.SandboxID)
 		h.IpcMode = container.IpcMode("container:" + s.SandboxID)
+		if s.HostIPC {
+			h.IpcMode = container.IPCModeHost // the host's namespace cannot be had from a sandbox
+		}
 		pid, err := pidMode(s)
 		h.PidMode = pid
 		return c, h, nil, err
@@ -119,18 +122,26 @@ func limits(r plan.Resources) container.Resources {
 		out.MemorySwap = r.MemoryBytes // no swap on top
 	}
 	if r.CPUMillis > 0 {
-		out.CPUPeriod, out.CPUQuota = cpuPeriod, quota(r.CPUMillis)
+		out.CPUPeriod, out.CPUQuota = cpu(r.CPUMillis)
 	}
 	return out
 }
 
 // cpuPeriod is the scheduler's usual period, in microseconds; a quota below minQuota is not accepted.
 const (
-	cpuPeriod = 100_000
-	minQuota  = 1_000
+	cpuPeriod  = 100_000
+	longPeriod = 1_000_000
+	minQuota   = 1_000
 )
 
-func quota(millis int64) int64 { return max(millis*cpuPeriod/1000, minQuota) }
+// cpu returns the period and the quota of a limit. A limit that is too small for the usual period has the
+// longest there is, so that every limit is in force, and read back, as it was given.
+func cpu(millis int64) (period, quota int64) {
+	if quota := millis * cpuPeriod / 1000; quota >= minQuota {
+		return cpuPeriod, quota
+	}
+	return longPeriod, millis * longPeriod / 1000
+}
 
 // bind mounts a path that exists: the engine makes none.
 func bind(m runtimes.Mount) mount.Mount {

@@ -43,6 +43,7 @@ type Engine struct {
 	known   map[string]runtimes.Container // what was inspected and cannot have changed since, by id
 	drop    context.CancelFunc            // ends the connection that events come over
 	watched bool                          // events flow, so that what changes leaves known
+	changes uint64                        // counts what left known, so that an inspection that was overtaken is not kept
 }
 
 var _ runtimes.Engine = (*Engine)(nil)

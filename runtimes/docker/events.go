@@ -88,6 +88,7 @@ func (e *Engine) watching(on bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.watched = on
+	e.changes++
 	clear(e.known)
 }
 

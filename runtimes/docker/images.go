@@ -92,7 +92,10 @@ func (e *Engine) SandboxImage(ctx context.Context) (string, error) {
 	id := e.sandbox
 	e.mu.Unlock()
 	if id != "" {
-		return id, nil
+		// It may have been removed meanwhile, for example with all images that no container uses.
+		if _, err := e.Image(ctx, id); !errors.Is(err, runtimes.ErrNotFound) {
+			return id, err
+		}
 	}
 	info, err := e.cli.ServerVersion(ctx)
 	if err != nil {
