@@ -28,7 +28,7 @@ import (
 
 // real is a node on the real engine, with an installation, a network and directories of its own.
 type real struct {
-	t       *testing.T
+	t       testing.TB
 	engine  *docker.Engine
 	network *networking.Network
 	options Options
@@ -37,7 +37,7 @@ type real struct {
 	events  chan string
 }
 
-func onEngine(t *testing.T) *real {
+func onEngine(t testing.TB) *real {
 	t.Helper()
 	r := &real{t: t, image: runtimetest.Image(t), events: make(chan string, 10000)}
 	name := runtimetest.Name(t)
