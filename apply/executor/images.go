@@ -24,7 +24,7 @@ const (
 	pullFirst = 10 * time.Second
 	pullMax   = 5 * time.Minute
 	// pullStall is how long a pull may go without any progress before it is given up.
-	pullStall = 5 * time.Minute
+	pullStall = 30 * time.Minute
 	// progressEvery bounds how often progress is told.
 	progressEvery = 2 * time.Second
 	// freshFor is how long an image that was just pulled is not pulled again, though the policy is Always:
@@ -264,7 +264,7 @@ func (i *images) run(key pullKey, p *pull, auths []*runtimes.Auth) {
 			err = context.Cause(ctx)
 		}
 		errs = append(errs, err)
-		if !errors.Is(err, runtimes.ErrDenied) && !errors.Is(err, runtimes.ErrNotFound) {
+		if ctx.Err() != nil || errors.Is(err, runtimes.ErrUnavailable) || errors.Is(err, runtimes.ErrDiskFull) {
 			break // other credentials would not help
 		}
 	}
