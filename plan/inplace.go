@@ -26,7 +26,8 @@ func ResourcesOf(c *corev1.Container) Resources {
 	if !ok {
 		request = c.Resources.Limits[corev1.ResourceCPU]
 	}
-	r.CPUShares = min(max(request.MilliValue()*1024/1000, 2), 262144)
+	const most = 262144 // beyond it in any case, and the product below cannot overflow
+	r.CPUShares = min(max(min(request.MilliValue(), most)*1024/1000, 2), most)
 	return r
 }
 
