@@ -86,7 +86,7 @@ func (n *Node) mounts(ctx context.Context, pod *plan.Pod, uid string, c *corev1.
 	for _, m := range out {
 		taken[path.Clean(m.Target)] = true
 	}
-	files, err := n.podFiles(pod, uid, ip)
+	files, _, err := n.podFiles(pod, uid, ip)
 	if err != nil {
 		return nil, err
 	}

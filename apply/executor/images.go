@@ -365,7 +365,7 @@ func (i *images) credentials(ref string, secrets []plan.Config) ([]*runtimes.Aut
 	return found, nil
 }
 
-// uid is that of the newest pod of the name, for events.
+// uid is that of a pod of the name, for events: while two exist, the one with the lower UID.
 func (i *images) uid(pod *plan.Pod) string {
 	i.n.mu.Lock()
 	defer i.n.mu.Unlock()

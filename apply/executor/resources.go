@@ -75,13 +75,13 @@ func oomScoreAdj(spec *corev1.PodSpec, c *corev1.Container, memory int64) int {
 // qos is the pod's class: Guaranteed when every container has limits for CPU and memory and requests them
 // all, BestEffort when no container has either, Burstable otherwise.
 func qos(spec *corev1.PodSpec) corev1.PodQOSClass {
-	guaranteed, any := true, false
+	guaranteed, some := true, false
 	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
 		for i := range list {
 			r := list[i].Resources
 			for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 				limit, request := positive(r.Limits, name), positive(r.Requests, name)
-				any = any || limit != nil || request != nil
+				some = some || limit != nil || request != nil
 				if request == nil {
 					request = limit
 				}
@@ -90,7 +90,7 @@ func qos(spec *corev1.PodSpec) corev1.PodQOSClass {
 		}
 	}
 	switch {
-	case !any:
+	case !some:
 		return corev1.PodQOSBestEffort
 	case guaranteed:
 		return corev1.PodQOSGuaranteed
