@@ -451,3 +451,91 @@ func TestStartedByHand(t *testing.T) {
 		}
 	})
 }
+
+func TestDeletionInterruptsAPull(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.engine.AddImage("slow", fake.Image{Pull: fake.Pull{Takes: time.Hour}})
+		go func() {
+			_ = w.do(plan.CreatePod{Pod: onePod("p", web(func(c *corev1.Container) { c.Image = "slow" }))})
+		}()
+		sleep(time.Minute)
+		begin := time.Now()
+		w.must(plan.DeletePod{Pod: key("p")})
+		if took := time.Since(begin); took > time.Second {
+			t.Errorf("took %v", took)
+		}
+		if all := w.engine.Containers(); len(all) != 0 {
+			t.Errorf("left over: %v", all)
+		}
+	})
+}
+
+func TestNetworkIsMadeAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.network.Fail("Attach", errBroken)
+		ensured := w.network.Ensured()
+		w.must(plan.CreatePod{Pod: onePod("p")})
+		w.expect("p", "Pending ready=false FailedCreatePodSandBox [web waiting ContainerCreating]")
+		if w.network.Ensured() == ensured {
+			t.Error("the network was not made again")
+		}
+		w.network.Fail("Attach", nil)
+		sleep(time.Minute)
+		w.expect("p", "Running ready=true [web running]")
+		// A link that was taken away comes back when events may have been missed.
+		uid := w.observe("p").UID
+		if err := w.network.Detach(w.t.Context(), uid); err != nil {
+			t.Fatal(err)
+		}
+		w.engine.Disconnect()
+		sleep(time.Minute)
+		if _, ok := w.network.Links()[uid]; !ok {
+			t.Error("the pod has no link")
+		}
+	})
+}
+
+func TestNamesThatSomebodyHas(t *testing.T) {
+	inWorld(t, func(w *world) {
+		mend := w.engine.Break(fake.Fault{Kind: fake.CallCreate, Nth: 1, Err: runtimes.ErrConflict})
+		defer mend()
+		w.must(plan.CreatePod{Pod: onePod("p")})
+		sleep(time.Minute)
+		w.expect("p", "Running ready=true [web running]")
+	})
+}
+
+func TestRestarts(t *testing.T) {
+	never, onFailure := corev1.ContainerRestartPolicyNever, corev1.ContainerRestartPolicyOnFailure
+	rule := func(op corev1.ContainerRestartRuleOnExitCodesOperator, codes ...int32) []corev1.ContainerRestartRule {
+		return []corev1.ContainerRestartRule{{
+			Action:    corev1.ContainerRestartRuleActionRestart,
+			ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: op, Values: codes},
+		}}
+	}
+	for name, c := range map[string]struct {
+		pod       corev1.RestartPolicy
+		kind      kind
+		container corev1.Container
+		code      int
+		want      bool
+	}{
+		"Always, success":              {pod: corev1.RestartPolicyAlways, want: true},
+		"Always, init, success":        {pod: corev1.RestartPolicyAlways, kind: initial},
+		"Always, init, failure":        {pod: corev1.RestartPolicyAlways, kind: initial, code: 1, want: true},
+		"OnFailure, success":           {pod: corev1.RestartPolicyOnFailure},
+		"OnFailure, failure":           {pod: corev1.RestartPolicyOnFailure, code: 1, want: true},
+		"Never, failure":               {pod: corev1.RestartPolicyNever, code: 1},
+		"Never, sidecar":               {pod: corev1.RestartPolicyNever, kind: sidecar, want: true},
+		"the container's own policy":   {pod: corev1.RestartPolicyAlways, container: corev1.Container{RestartPolicy: &never}, code: 1},
+		"its own, on failure":          {pod: corev1.RestartPolicyNever, container: corev1.Container{RestartPolicy: &onFailure}, code: 1, want: true},
+		"a rule that holds":            {pod: corev1.RestartPolicyNever, container: corev1.Container{RestartPolicyRules: rule(corev1.ContainerRestartRuleOnExitCodesOpIn, 42)}, code: 42, want: true},
+		"a rule that does not":         {pod: corev1.RestartPolicyNever, container: corev1.Container{RestartPolicyRules: rule(corev1.ContainerRestartRuleOnExitCodesOpIn, 42)}, code: 1},
+		"a rule about all other codes": {pod: corev1.RestartPolicyNever, container: corev1.Container{RestartPolicyRules: rule(corev1.ContainerRestartRuleOnExitCodesOpNotIn, 42)}, code: 1, want: true},
+	} {
+		s := newState(onePod("p", func(s *corev1.PodSpec) { s.RestartPolicy = c.pod }), "u", parseIP(""), time.Time{})
+		if got := s.restarts(&container{spec: &c.container, kind: c.kind}, c.code); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
