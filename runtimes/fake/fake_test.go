@@ -314,3 +314,47 @@ func TestNetwork(t *testing.T) {
 		t.Errorf("strays: %v, %v", removed, err)
 	}
 }
+
+// TestHand holds that what somebody does by hand is seen as an engine shows it.
+func TestHand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := fake.New()
+		defer e.Close()
+		e.AddImage("app", fake.Image{Present: true})
+		spec := runtimes.ContainerSpec{Identity: identity("app"), Image: "app"}
+		id := create(t, e, spec)
+		h := e.Hand()
+		h.Pause(id)
+		if _, err := e.Exec(t.Context(), id, []string{"x"}, 10); !errors.Is(err, runtimes.ErrConflict) {
+			t.Errorf("a command in a paused container: %v", err)
+		}
+		if err := e.Kill(t.Context(), id, "SIGKILL"); err != nil {
+			t.Fatal(err)
+		}
+		if c, _ := e.Inspect(t.Context(), id); c.Running || c.Paused {
+			t.Errorf("a paused container outlived SIGKILL: %+v", c)
+		}
+		h.Start(id)
+		h.Update(id, plan.Resources{CPUMillis: 7})
+		h.Rename(id, "mine")
+		s, ok := e.Find(spec.Pod, "app")
+		if !ok || !s.Running || s.Name != "mine" || s.Resources.CPUMillis != 7 {
+			t.Errorf("found %+v", s)
+		}
+		if second, err := e.Create(t.Context(), spec); err != nil || second == id {
+			t.Errorf("the name is free, but creating gave %s, %v", second, err)
+		}
+		h.Dead(id)
+		if err := e.Start(t.Context(), id); !errors.Is(err, runtimes.ErrConflict) {
+			t.Errorf("started a dead container: %v", err)
+		}
+		e.Crash()
+		e.Up()
+		if list, err := e.List(t.Context()); err != nil || len(list) != 2 || list[0].Running || list[1].Running {
+			t.Errorf("after the crash: %+v, %v", list, err)
+		}
+		if h.Remove("absent") {
+			t.Error("removed what does not exist")
+		}
+	})
+}
