@@ -2,6 +2,7 @@ package executor
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -319,4 +320,64 @@ func TestWatchWakes(t *testing.T) {
 			t.Error("the state was built again though nothing changed")
 		}
 	})
+}
+
+// TestChaos does things to the engine and to the daemon at random; when it is over every pod runs, every
+// container once, and what is not ours is as it was.
+func TestChaos(t *testing.T) {
+	for seed := range uint64(40) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				rnd := rand.New(rand.NewPCG(seed, 7))
+				w.engine.AddImage("init", fake.Image{Present: true, Process: fake.Process{Exits: true, After: time.Second}})
+				foreign := w.engine.AddForeign("somebody")
+				for _, name := range []string{"p", "q"} {
+					w.must(plan.CreatePod{Pod: twoPod(name)})
+				}
+				var story []string
+				for range 30 {
+					sleep(time.Duration(rnd.IntN(20_000)) * time.Millisecond)
+					all := slices.DeleteFunc(w.engine.Containers(), func(s fake.State) bool { return s.Foreign })
+					if len(all) == 0 {
+						continue
+					}
+					c := all[rnd.IntN(len(all))]
+					hand := w.engine.Hand()
+					what := []func(){
+						func() { hand.Remove(c.ID) },
+						func() { hand.Kill(c.ID, "SIGKILL") },
+						func() { hand.Exit(c.ID, rnd.IntN(3)) },
+						func() { hand.Start(c.ID) },
+						func() { hand.Pause(c.ID) },
+						func() { hand.Unpause(c.ID) },
+						w.engine.Disconnect,
+						w.restart,
+						func() { w.engine.Down(); sleep(time.Minute); w.engine.Up() },
+						func() { w.close(); hand.Remove(c.ID); w.open() },
+						func() { w.engine.DropEvents(true); hand.Kill(c.ID, "SIGKILL"); w.engine.DropEvents(false) },
+					}
+					i := rnd.IntN(len(what))
+					story = append(story, fmt.Sprintf("%d %s/%s#%d", i, c.Pod.Name, c.Container.Container, c.Attempt))
+					what[i]()
+				}
+				for _, c := range w.engine.Containers() {
+					w.engine.Hand().Unpause(c.ID)
+				}
+				sleep(30 * time.Minute)
+				if diff := cmp.Diff([]string{"/", "p/POD", "p/side", "p/web", "q/POD", "q/side", "q/web"}, w.running()); diff != "" {
+					t.Errorf("%s\n%v\n%s", diff, story, w.story(""))
+				}
+				for _, name := range []string{"p", "q"} {
+					if p := w.observe(name); !p.Ready {
+						t.Errorf("%s\n%v", line(p), story)
+					}
+					w.must(plan.DeletePod{Pod: key(name)})
+				}
+				sleep(time.Minute)
+				if all := w.engine.Containers(); len(all) != 1 || all[0].ID != foreign || !all[0].Running {
+					t.Errorf("left: %v", all)
+				}
+			})
+		})
+	}
 }
