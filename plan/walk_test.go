@@ -20,6 +20,9 @@ func TestWalkIsNotOvertakenByItself(t *testing.T) {
 			t.Skip("covered by the order of its steps")
 		}
 		p := plan.Compute(in.desired, in.observed, options)
+		if p.Status[0].Health == "Degraded" {
+			t.Skip("a rollout that has stopped goes on when a pod is created, in another walk")
+		}
 		wanted := map[string]bool{}
 		name := func(s plan.Step) string { return string(s.Op) + " " + s.Target.String() }
 		for _, s := range p.Steps {
