@@ -368,3 +368,14 @@ func TestInspectIsCached(t *testing.T) {
 		inspects(3, "later")
 	})
 }
+
+// TestLongPullIsNotStalled holds that a pull may take long as long as it goes on.
+func TestLongPullIsNotStalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newImageBench(t)
+		b.engine.AddImage("app:1", fake.Image{Pull: fake.Pull{Progress: []string{"", "", ""}, ProgressEvery: pullStall - time.Second}})
+		if err := b.get(t, "app:1", ""); err != nil {
+			t.Error(err)
+		}
+	})
+}
