@@ -244,6 +244,13 @@ func (a *Application) pass(ctx context.Context) time.Time {
 	st.Desired = a.rendered.desired
 
 	p, took := a.compute(ctx, c, a.rendered.desired)
+	if len(p.Finished) > 0 {
+		// How a Job ended is remembered before anything follows from it: its pods are the only other record.
+		if err := a.recordFinished(p.Finished); err != nil {
+			return a.finish(st, Failed, "StateNotWritten", err.Error(), time.Now().Add(10*time.Second))
+		}
+		p, took = a.compute(ctx, c, a.rendered.desired)
+	}
 	st.Plan, st.Planned, st.Diags = p, took, append(slices.Clone(a.rendered.diags), p.Diags...)
 
 	switch now := time.Now(); {
@@ -544,9 +551,26 @@ func (a *Application) recordIntent(p plan.Plan) error {
 		}
 		applied := plan.RedactApplied(o, a.options.DigestKey)
 		if i, known := byRef[ch.Ref]; known {
+			if ch.Action == plan.ActionUpdate {
+				was := inventory[i]
+				applied.Finished, applied.Succeeded, applied.FinishReason = was.Finished, was.Succeeded, was.FinishReason
+			}
 			inventory[i] = applied
 		} else {
 			inventory = append(inventory, applied)
+		}
+	}
+	return a.save(inventory)
+}
+
+// recordFinished remembers how Jobs ended.
+func (a *Application) recordFinished(finished []plan.Finish) error {
+	inventory := slices.Clone(a.record.Inventory)
+	for _, f := range finished {
+		for i := range inventory {
+			if o := &inventory[i]; o.Ref == f.Ref {
+				o.Finished, o.Succeeded, o.FinishReason = f.At, f.Succeeded, f.Reason
+			}
 		}
 	}
 	return a.save(inventory)
@@ -581,7 +605,7 @@ func (a *Application) save(inventory []plan.Applied) error {
 	return nil
 }
 
-// succeed records that the rendered revision is applied, once, and Jobs that have finished.
+// succeed records that the rendered revision is applied, once.
 func (a *Application) succeed(c Config) error {
 	if a.record.Revision == string(a.rendered.revision) || c.Removed {
 		return nil
