@@ -137,6 +137,8 @@ type Application struct {
 	failures int
 	notUntil time.Time
 	failed   error
+	// walked is the text of the plan that was carried out last without a failure.
+	walked string
 }
 
 // rendered remembers what the desired state was made from.
@@ -275,7 +277,7 @@ func (a *Application) pass(ctx context.Context) time.Time {
 		}
 	}
 	if p.Empty() {
-		a.failed, a.failures = nil, 0
+		a.failed, a.failures, a.walked = nil, 0, ""
 		health, reason, detail := rollup(p, problem)
 		// A rollout that was given up leaves nothing to do, and yet the revision does not run.
 		if health == Healthy || (problem.reason != "" && reason == problem.reason) {
@@ -287,6 +289,14 @@ func (a *Application) pass(ctx context.Context) time.Time {
 		return a.finish(st, health, reason, detail, p.Wake)
 	}
 
+	if text := p.String(); len(p.Steps) > 0 && text == a.walked && !asked {
+		// Every step of it succeeded just now, and it is to be done again: somebody undoes it, or it has no effect.
+		a.walked = ""
+		a.failures++
+		a.failed = errors.New("the plan was carried out, and the same is to be done again: " + pending(p))
+		a.notUntil = time.Now().Add(backoff(a.failures, c.RetryInterval))
+		return a.finish(st, Degraded, "NotConverging", a.failed.Error(), earlier(a.notUntil, p.Wake))
+	}
 	if err := a.recordIntent(p); err != nil {
 		return a.finish(st, Failed, "StateNotWritten", err.Error()+"; nothing was changed", time.Now().Add(10*time.Second))
 	}
@@ -301,7 +311,10 @@ func (a *Application) pass(ctx context.Context) time.Time {
 		a.failed = report.Err
 		a.notUntil = time.Now().Add(backoff(a.failures, c.RetryInterval))
 	} else {
-		a.failures, a.failed, a.notUntil = 0, nil, time.Time{}
+		if !report.Superseded {
+			a.walked = p.String()
+		}
+		a.failed, a.notUntil = nil, time.Time{}
 		if err := a.recordOutcome(p, report); err != nil {
 			return a.finish(st, Failed, "StateNotWritten", err.Error(), time.Now().Add(10*time.Second))
 		}
