@@ -24,7 +24,7 @@ import (
 	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/render/object"
 	"github.com/fairlead-dev/fairlead/render/worker"
-	"github.com/fairlead-dev/fairlead/runtimes"
+	"github.com/fairlead-dev/fairlead/runtimes/docker"
 	"github.com/fairlead-dev/fairlead/runtimes/networking"
 	"github.com/fairlead-dev/fairlead/runtimes/volumes"
 )
@@ -64,7 +64,7 @@ type System struct {
 	log      zerolog.Logger
 
 	store    *store.Store
-	engine   runtimes.Engine
+	engine   *docker.Engine
 	network  *networking.Network
 	volumes  *volumes.Volumes
 	node     *executor.Node
@@ -362,9 +362,10 @@ func (s *System) desiredConfig(ref object.Ref) (plan.Config, bool) {
 	return plan.Config{}, false
 }
 
-// removeGround removes what pods stood on when none is left: their network and the directories for volumes.
+// removeGround removes what pods stood on when none is left: their network, the directories for volumes, and
+// the image of their sandboxes unless another installation uses it.
 func (s *System) removeGround(ctx context.Context) error {
-	return errors.Join(s.network.Destroy(ctx), s.volumes.Destroy())
+	return errors.Join(s.network.Destroy(ctx), s.volumes.Destroy(), s.engine.RemoveSandboxImages(ctx))
 }
 
 // Close releases everything. Containers go on running.

@@ -42,7 +42,7 @@ func (s *System) Plan(ctx context.Context, r api.PlanRequest, on func(api.Event)
 	}
 	for _, name := range slices.Sorted(maps.Keys(looked)) {
 		if len(r.Applications) == 0 || slices.Contains(r.Applications, name) {
-			result.Applications = append(result.Applications, s.planned(looked[name]))
+			result.Applications = append(result.Applications, s.planned(looked[name], at))
 		}
 	}
 	return result, nil
@@ -95,8 +95,11 @@ func known(looked map[string]reconcile.Status, names []string) error {
 }
 
 // planned returns an application's plan as the read model has it.
-func (s *System) planned(st reconcile.Status) api.ApplicationPlan {
+func (s *System) planned(st reconcile.Status, at map[string]reconcile.SourceStatus) api.ApplicationPlan {
 	src, _ := s.source(st.Config.Source)
+	if other, ok := at[st.Config.Source]; ok {
+		src = other
+	}
 	p := api.ApplicationPlan{
 		Name: st.Config.Name, Source: st.Config.Source, Path: st.Config.Path,
 		From: revisionOf(st.Applied, src.Snapshot), To: revisionOf(string(st.Revision), src.Snapshot), Plan: st.Plan,

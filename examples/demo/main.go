@@ -104,12 +104,16 @@ func run(ctx context.Context, keep bool) (err error) {
 	}
 	say("The page of one pod: " + page)
 
-	say("A commit changes the image, the greeting and the number of pods, while requests go on")
-	load := d.startLoad(ctx)
+	say("A branch changes the image, the greeting and the number of pods: this is what merging it would do")
 	if err := d.commitChange(ctx); err != nil {
 		return err
 	}
-	if err := d.show(ctx, "plan"); err != nil {
+	if err := d.show(ctx, "plan", "--ref", "version-2"); err != nil {
+		return err
+	}
+	say("It is merged, while requests go on")
+	load := d.startLoad(ctx)
+	if err := d.git(ctx, "merge", "-q", "version-2"); err != nil {
 		return err
 	}
 	if err := d.ready(ctx, 4, "2"); err != nil {
@@ -204,8 +208,11 @@ func (d *demo) git(ctx context.Context, args ...string) error {
 	return output(ctx, d.repo, who, "git", args...)
 }
 
-// commitChange is what a user of the repository does.
+// commitChange is what a user of the repository does: a commit on a branch.
 func (d *demo) commitChange(ctx context.Context) error {
+	if err := d.git(ctx, "switch", "-q", "-c", "version-2"); err != nil {
+		return err
+	}
 	for file, change := range map[string][2]string{
 		"overlays/production/kustomization.yaml": {"newTag: \"1\"", "newTag: \"2\""},
 		"base/kustomization.yaml":                {"Hello from Fairlead.", "Hello again from Fairlead."},
@@ -217,7 +224,10 @@ func (d *demo) commitChange(ctx context.Context) error {
 	if err := replace(filepath.Join(d.repo, "overlays/production/kustomization.yaml"), "count: 3", "count: 4"); err != nil {
 		return err
 	}
-	return d.git(ctx, "commit", "-q", "-a", "-m", "Run version 2 in four pods")
+	if err := d.git(ctx, "commit", "-q", "-a", "-m", "Run version 2 in four pods"); err != nil {
+		return err
+	}
+	return d.git(ctx, "switch", "-q", "main")
 }
 
 func replace(file, from, to string) error {
