@@ -82,6 +82,11 @@ func (s *System) Applications(ctx context.Context) ([]api.Application, error) {
 	for _, st := range shown {
 		src, _ := s.source(st.Config.Source)
 		a := applicationFrom(st, src, pods[st.Config.Name], st.Config.DeclaredBy)
+		if st.Walking {
+			s.mu.Lock()
+			a.StepsDone = s.stepsDone[a.Name]
+			s.mu.Unlock()
+		}
 		out = append(out, a)
 	}
 	return out, nil

@@ -5,9 +5,12 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/fairlead-dev/fairlead/daemon/reconcile"
+	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/render"
+	"github.com/fairlead-dev/fairlead/render/object"
 )
 
 // shown returns the state of every application, sorted by name. Where no worker looks at them, they are
@@ -39,7 +42,7 @@ func (s *System) shown(ctx context.Context) ([]reconcile.Status, error) {
 		if _, declared := all[name]; declared {
 			continue
 		}
-		st, err := s.recorded(name)
+		st, err := s.recorded(ctx, name)
 		if err != nil {
 			return nil, err
 		}
@@ -51,7 +54,7 @@ func (s *System) shown(ctx context.Context) ([]reconcile.Status, error) {
 }
 
 // recorded is an application as its inventory has it.
-func (s *System) recorded(name string) (reconcile.Status, error) {
+func (s *System) recorded(ctx context.Context, name string) (reconcile.Status, error) {
 	r, err := s.store.Load(name)
 	if err != nil {
 		return reconcile.Status{}, err
@@ -61,12 +64,17 @@ func (s *System) recorded(name string) (reconcile.Status, error) {
 		Health: reconcile.Suspended, Reason: "NotDeclared", Detail: "it is not declared here; what was applied runs on",
 	}
 	st.Config.Name, st.Config.DeclaredBy = name, r.DeclaredBy
+	var objects []object.Object
 	for _, o := range r.Inventory {
 		obj, err := render.Restore(o.APIVersion, o.Ref, o.Written)
 		if err != nil {
 			continue // a Secret whose values are only digests; it is counted in the inventory
 		}
-		st.Desired.Objects = append(st.Desired.Objects, obj)
+		objects = append(objects, obj)
 	}
+	st.Desired, _ = plan.Expand(plan.Application{Name: name}, objects, true)
+	st.Plan.Status = plan.Compute(st.Desired, plan.Observed{
+		Now: time.Now(), Nodes: []plan.NodeState{s.observe(ctx)}, Applied: r.Inventory,
+	}, s.planning).Status
 	return st, nil
 }

@@ -165,6 +165,9 @@ func (w *world) Walk(ctx context.Context, p plan.Plan) reconcile.Report {
 	})
 	s.log.Info().Str("application", p.Application.Name).Str("revision", short(p.Application.Revision)).Int("steps", len(p.Steps)).
 		Msgf("plan: %d to add, %d to change, %d to destroy", add, change, destroy)
+	s.mu.Lock()
+	s.stepsDone[p.Application.Name] = 0
+	s.mu.Unlock()
 	report := apply.Run(ctx, p, map[plan.NodeID]apply.Executor{s.planning.Node: s.node}, &reporter{system: s, plan: p})
 	out := reconcile.Report{Done: len(report.Done), Failed: len(report.Failed), Skipped: len(report.Skipped), Err: report.Err()}
 	result := telemetry.Success
@@ -312,6 +315,9 @@ func (r *reporter) Started(s plan.Step) {
 // Done reports a step that ended.
 func (r *reporter) Done(s plan.Step, err error, took time.Duration) {
 	r.done++
+	r.system.mu.Lock()
+	r.system.stepsDone[r.plan.Application.Name] = r.done
+	r.system.mu.Unlock()
 	state, message, result := api.StepSucceeded, describe(s), telemetry.Success
 	if err != nil {
 		state, message, result = api.StepFailed, fmt.Sprintf("%s: %v", message, err), telemetry.Failure
