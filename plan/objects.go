@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	"github.com/fairlead-dev/fairlead/render/diag"
 	"github.com/fairlead-dev/fairlead/render/object"
 )
@@ -59,6 +61,9 @@ func (b *builder) compareObject(o *object.Object, have *Applied) verdict {
 		if len(b.byOwner[o.Ref]) > 0 {
 			c.Action, c.Cause = ActionUpdate, "taken over: it is not in the inventory, but its pods run"
 		}
+		if notRun(o) {
+			c.Cause += "; only recorded, because its kind is not run by this version of fairlead"
+		}
 		return changed
 	}
 	if have.Hash == appliedHash(*o, b.opt.DigestKey) {
@@ -96,6 +101,12 @@ func (b *builder) compareObject(o *object.Object, have *Applied) verdict {
 	c := b.change(o.Ref)
 	c.Action, c.Origin, c.Cause, c.Fields, c.Unchanged = action, o.Origin, cause, fields, unchanged
 	return v
+}
+
+// notRun reports whether nothing comes of an object: its kind is neither run nor declares an application.
+func notRun(o *object.Object) bool {
+	_, untyped := o.Value.(*unstructured.Unstructured)
+	return untyped && !strings.HasSuffix(o.Group, ".fluxcd.io") && o.Group != "argoproj.io"
 }
 
 // Annotations by which an object speaks for itself, as Flux and Argo CD read them.

@@ -102,7 +102,7 @@ func (r *reporter) unsupported(h header) {
 		return
 	}
 	sev := diag.Error
-	hint := "remove it, or set allowUnsupported to go on without it"
+	hint := "remove it, or go on without it: --allow-unsupported, or allowUnsupported in the settings"
 	if r.opt.AllowUnsupported {
 		sev, hint = diag.Warning, ""
 	}
