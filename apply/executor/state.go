@@ -48,9 +48,6 @@ type task struct {
 	problem    *problem
 }
 
-// due reports whether the task can be begun now.
-func (t *task) due(now time.Time) bool { return !t.done && !t.busy && !now.Before(t.notBefore) }
-
 // status is what became of a container on the engine.
 type status string
 

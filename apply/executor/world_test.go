@@ -148,18 +148,6 @@ func (w *world) story(container string) string {
 	return b.String()
 }
 
-func (w *world) reasons(container string) []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var out []string
-	for _, e := range w.events {
-		if e.Container == container {
-			out = append(out, e.Reason)
-		}
-	}
-	return out
-}
-
 // mutations are the calls that changed the engine, in order.
 func (w *world) mutations() []string {
 	var out []string

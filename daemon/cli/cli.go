@@ -78,13 +78,13 @@ func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 // app is one run of the command line.
 type app struct {
 	Env
-	noColor          bool
-	settings         Settings
-	namespace        string
-	allNamespaces    bool
-	selector         string
-	output           string
-	logFormat, level string
+	noColor       bool
+	settings      Settings
+	namespace     string
+	allNamespaces bool
+	selector      string
+	output        string
+	level         string
 }
 
 const rootLong = `Fairlead keeps Docker hosts running true to Git: it renders the Kubernetes manifests of a Git

@@ -144,7 +144,7 @@ func confirm(ctx context.Context, r io.Reader, w io.Writer) (bool, error) {
 		fmt.Fprintln(w)
 		return false, ctx.Err()
 	case g := <-got:
-		if g.err != nil && g.err != io.EOF {
+		if g.err != nil && !errors.Is(g.err, io.EOF) {
 			return false, fmt.Errorf("read the answer: %w", g.err)
 		}
 		if g.err == io.EOF {

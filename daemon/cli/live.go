@@ -154,7 +154,7 @@ func (v *liveView) run(ctx context.Context, resized <-chan os.Signal) error {
 		anew := false
 		select {
 		case <-ctx.Done():
-			<-watched
+			_ = <-watched // its error is only that ctx ended
 			return nil
 		case err := <-watched:
 			if ctx.Err() != nil {

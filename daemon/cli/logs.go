@@ -266,9 +266,8 @@ func (l *logReader) followAll(ctx context.Context, args []string) error {
 
 // lineOutput writes whole lines of several streams to one writer.
 type lineOutput struct {
-	mu  sync.Mutex
-	w   io.Writer
-	err error
+	mu sync.Mutex
+	w  io.Writer
 }
 
 // stream returns a writer for one stream. Without a prefix it writes through.

@@ -124,11 +124,10 @@ type Application struct {
 	options plan.Options
 	kick    chan struct{}
 
-	mu      sync.Mutex
-	config  Config
-	status  Status
-	ask     bool // a manual application was asked to apply
-	waiters []chan struct{}
+	mu     sync.Mutex
+	config Config
+	status Status
+	ask    bool // a manual application was asked to apply
 
 	// Owned by Run's goroutine.
 	record   store.Record

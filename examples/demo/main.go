@@ -44,7 +44,6 @@ type demo struct {
 	repo     string // the config repository
 	socket   string
 	client   *api.Client
-	state    []string // flags that name the state of this run
 }
 
 func run(ctx context.Context, keep bool) (err error) {
@@ -89,7 +88,7 @@ func run(ctx context.Context, keep bool) (err error) {
 			err = errors.Join(err, fmt.Errorf("fairlead down: %w", e))
 		}
 		_ = up.Process.Signal(syscall.SIGTERM)
-		<-ended
+		_ = <-ended // it was told to end
 		say("Everything of the demo is gone again")
 	}()
 	if err := d.ready(ctx, 3, "1"); err != nil {

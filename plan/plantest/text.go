@@ -144,8 +144,7 @@ func parsePod(line string, n int, app string, desired, applied *plan.Desired) (p
 		pod = &made
 		pod.PodKey = key
 	}
-	o := plan.ObservedPod{}
-	o = Observe(pod, "u"+strconv.Itoa(n))
+	o := Observe(pod, "u"+strconv.Itoa(n))
 	o.Created = Now.Add(-time.Hour)
 	for _, word := range f[3:] {
 		k, v, _ := strings.Cut(word, "=")

@@ -104,7 +104,7 @@ func (t *Tree) Kind(name string) Kind {
 	case err != nil:
 		// A path below a file, too long, or a link that leaves the tree is absent as well; whoever needs it says so.
 		if errors.Is(err, ErrDisconnected) {
-			t.fail(err)
+			_ = t.fail(err) // kept until Err is asked for
 		}
 		t.reads[name] = true
 	case info.IsDir():

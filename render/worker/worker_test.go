@@ -34,9 +34,7 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	case "hang":
-		select {
-		case <-time.After(time.Hour):
-		}
+		<-time.After(time.Hour)
 	case "die":
 		os.Exit(3)
 	case "eat":

@@ -68,7 +68,7 @@ func (e *Engine) listen(ctx context.Context, on func(runtimes.Event)) (connected
 				e.forget(ev.ContainerID)
 				on(ev)
 			}
-		case <-errs:
+		case _ = <-errs:
 			return true
 		}
 	}

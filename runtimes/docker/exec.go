@@ -32,7 +32,7 @@ func (e *Engine) Exec(ctx context.Context, id string, cmd []string, limit int) (
 		return runtimes.ExecResult{}, err
 	}
 	if code == exitNotExecutable || code == exitNotFound {
-		out.Write([]byte(fmt.Sprintf("cannot run %q", cmd[0])))
+		_, _ = out.Write([]byte(fmt.Sprintf("cannot run %q", cmd[0])))
 	}
 	return runtimes.ExecResult{ExitCode: code, Output: out.b.Bytes()}, nil
 }

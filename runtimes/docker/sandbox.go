@@ -99,7 +99,7 @@ func arm64Code() []byte {
 		0xd2800ba8, // mov x8, #93: exit
 		0xd4000001, // svc #0
 	} {
-		binary.Write(&b, binary.LittleEndian, instruction)
+		_ = binary.Write(&b, binary.LittleEndian, instruction) // a buffer takes everything
 	}
 	return b.Bytes()
 }
@@ -117,7 +117,7 @@ func elf(machine uint16, code []byte) []byte {
 		// The segment: read and execute.
 		uint32(1), uint32(5), uint64(0), uint64(base), uint64(base), size, size, uint64(0x10000),
 	} {
-		binary.Write(&b, binary.LittleEndian, v)
+		_ = binary.Write(&b, binary.LittleEndian, v)
 	}
 	b.Write(code)
 	return b.Bytes()

@@ -216,7 +216,7 @@ func (c *clone) reset() error {
 
 func (c *clone) dropRetired() {
 	if c.retired != nil {
-		c.retired.close()
+		_ = c.retired.close() // it was only read
 		c.retired = nil
 	}
 	if c.retiring != "" {

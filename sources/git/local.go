@@ -28,7 +28,7 @@ func (r *localRepository) open() error {
 		if _, err := os.Stat(filepath.Join(r.gitDir, "HEAD")); err == nil {
 			return nil
 		}
-		r.reset()
+		_ = r.reset() // what was opened before was only read
 	}
 	if _, err := os.Stat(r.path); err != nil && isMissing(r.path+".git") {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -218,7 +218,7 @@ func (r *localRepository) reference(name string, packed map[string]plumbing.Hash
 func (r *localRepository) loose() []string {
 	var names []string
 	root := filepath.Join(r.common, "refs")
-	filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return nil // it may vanish at any time
 		}

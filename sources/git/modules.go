@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -62,8 +63,8 @@ func (t *tree) ignoreFile(dir string) ([]byte, error) {
 }
 
 func isAbsent(err error) bool {
-	e, ok := err.(*fs.PathError)
-	return ok && (e.Err == fs.ErrNotExist || e.Err == fs.ErrInvalid)
+	var e *fs.PathError
+	return errors.As(err, &e) && (errors.Is(e.Err, fs.ErrNotExist) || errors.Is(e.Err, fs.ErrInvalid))
 }
 
 // mountModules fetches the submodules of a tree and mounts them.

@@ -174,21 +174,21 @@ func (a ask) request(caps capabilities) *packp.UploadPackRequest {
 	req := packp.NewUploadPackRequestFromCapabilities(caps.list)
 	req.Wants = a.wants
 	if caps.list.Supports(capability.NoProgress) {
-		req.Capabilities.Set(capability.NoProgress)
+		_ = req.Capabilities.Set(capability.NoProgress)
 	}
 	if a.depth > 0 && caps.hasDepth {
 		req.Depth = packp.DepthCommits(a.depth)
-		req.Capabilities.Set(capability.Shallow)
+		_ = req.Capabilities.Set(capability.Shallow)
 	}
 	if a.commits && caps.filter {
-		req.Capabilities.Set(capability.Filter)
+		_ = req.Capabilities.Set(capability.Filter)
 		req.Filter = packp.FilterTreeDepth(0)
 		return req
 	}
 	if len(a.haves) > 0 && caps.hasDepth {
 		req.Haves = slices.Clone(a.haves)
 		req.Shallows = slices.Clone(a.haves)
-		req.Capabilities.Set(capability.Shallow)
+		_ = req.Capabilities.Set(capability.Shallow)
 	}
 	return req
 }

@@ -144,7 +144,7 @@ func (d *sshDialer) config() (*ssh.ClientConfig, func(), error) {
 		}
 		conn, err := net.Dial("unix", socket)
 		if err != nil {
-			return nil, done, fmt.Errorf("%w: the SSH agent does not answer: %v", ErrAuthentication, err)
+			return nil, done, fmt.Errorf("%w: the SSH agent does not answer: %w", ErrAuthentication, err)
 		}
 		done = func() { conn.Close() }
 		c.Auth = append(c.Auth, ssh.PublicKeysCallback(agent.NewClient(conn).Signers))
@@ -240,7 +240,7 @@ func (s *sshSession) list(context.Context) (*packp.AdvRefs, error) {
 // failed says what the server said.
 func (s *sshSession) failed(err error) error {
 	s.in.Close()
-	s.run.Wait() // all of standard error has come then
+	_ = s.run.Wait() // its exit code says nothing; all of standard error has come then
 	said := s.said.String()
 	var line *pktline.ErrorLine
 	if errors.As(err, &line) {
@@ -287,7 +287,7 @@ func (s *sshSession) fetch(_ context.Context, req *packp.UploadPackRequest) (*pa
 func (s *sshSession) close() {
 	s.once.Do(func() {
 		if s.listed {
-			s.in.Write(pktline.FlushPkt) // so that the server does not report a client that hung up
+			_, _ = s.in.Write(pktline.FlushPkt) // so that the server does not report a client that hung up
 		}
 		s.stop()
 		if s.client != nil {

@@ -22,7 +22,7 @@ func (s *Source) Watch(ctx context.Context, wake func()) error {
 	if err := r.open(); err != nil {
 		return s.explain(ctx, err)
 	}
-	defer r.close()
+	defer func() { _ = r.close() }() // it was only read
 	dirs := []string{r.common}
 	if r.gitDir != r.common {
 		dirs = append(dirs, r.gitDir)

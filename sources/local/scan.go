@@ -229,7 +229,7 @@ func fingerprint(dir string) uint64 {
 	if err != nil {
 		return 0
 	}
-	filepath.WalkDir(root, func(at string, d fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(root, func(at string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return nil
 		}

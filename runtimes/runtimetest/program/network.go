@@ -165,7 +165,7 @@ func serveHTTP(addr string) error {
 			http.Error(w, err.Error(), http.StatusNotFound)
 			return
 		}
-		w.Write(data)
+		_, _ = w.Write(data)
 	})
 	mux.HandleFunc("/sleep/{duration}", func(w http.ResponseWriter, r *http.Request) {
 		d, err := time.ParseDuration(r.PathValue("duration"))
@@ -227,6 +227,6 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) {
 	if !s.on(name) {
 		status = 2
 	}
-	w.Write([]byte{0, 0, 0, 0, 2, 0x08, status})
+	_, _ = w.Write([]byte{0, 0, 0, 0, 2, 0x08, status})
 	w.Header().Set("Grpc-Status", "0")
 }
