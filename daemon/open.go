@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/fairlead-dev/fairlead/daemon/api"
 	"github.com/fairlead-dev/fairlead/daemon/applications"
+	"github.com/fairlead-dev/fairlead/daemon/telemetry"
 	"github.com/fairlead-dev/fairlead/sources"
 	"github.com/fairlead-dev/fairlead/sources/git"
 	"github.com/fairlead-dev/fairlead/sources/local"
@@ -16,7 +18,10 @@ import (
 // openSource makes the source that a declaration describes.
 func (s *System) openSource(d applications.Source) (sources.Source, error) {
 	if d.Kind == applications.Local {
-		return local.New(local.Options{Name: d.Name, Dir: d.Dir})
+		return local.New(local.Options{Name: d.Name, Dir: d.Dir, Notice: func(text string) {
+			s.log.Warn().Str(telemetry.KeySource, d.Name).Msg(text)
+			s.keep(api.Event{Type: api.Warning, Reason: "WatchDegraded", Source: d.Name, Message: text})
+		}})
 	}
 	if d.Findings.HasErrors() {
 		return nil, fmt.Errorf("%s", d.Findings.String())
@@ -52,8 +57,8 @@ func (s *System) openGit(d applications.Source) (sources.Source, error) {
 	if r.Ignore != nil {
 		o.Ignore = *r.Ignore
 	}
-	// What is followed is part of the folder's name: two sources never share a clone.
-	sum := sha256.Sum256([]byte(r.URL + "\x00" + reference(d)))
+	// The source's name and what is followed are part of the folder's name: two sources never share a clone.
+	sum := sha256.Sum256([]byte(d.Name + "\x00" + r.URL + "\x00" + reference(d)))
 	o.Dir = filepath.Join(s.settings.SourceDir, hex.EncodeToString(sum[:8]))
 	return git.New(o)
 }

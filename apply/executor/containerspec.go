@@ -41,7 +41,7 @@ func (n *Node) containerSpec(ctx context.Context, pod *plan.Pod, uid string, c *
 		TTY:        c.TTY,
 		SandboxID:  sandboxID,
 		PIDMode:    pidMode(pod.Spec),
-		Resources:  n.resources(pod, c),
+		Resources:  plan.ResourcesOf(c),
 	}
 	if len(c.Command) == 0 && len(c.Args) == 0 && len(img.Entrypoint) == 0 && len(img.Cmd) == 0 {
 		return fail(fmt.Errorf("pod %s: container %s: no command specified, and the image %s has none: %w", pod.PodKey, c.Name, c.Image, runtimes.ErrInvalid))

@@ -3,39 +3,10 @@ package executor
 import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-
-	"github.com/fairlead-dev/fairlead/plan"
 )
 
-// Kubernetes' bounds of what a container gets of the processors.
-const (
-	minShares    = 2
-	maxShares    = 262144
-	minCPUMillis = 10 // a quota of one millisecond in a period of a hundred
-)
-
-// resources are a container's limits as the engine enforces them, and the weight that follows from what it
-// requests. A container that requests no CPU but has a limit requests that.
-func (n *Node) resources(_ *plan.Pod, c *corev1.Container) plan.Resources {
-	r := c.Resources
-	request, ok := r.Requests[corev1.ResourceCPU]
-	if !ok {
-		request = r.Limits[corev1.ResourceCPU]
-	}
-	out := plan.Resources{MemoryBytes: r.Limits.Memory().Value(), CPUShares: shares(request.MilliValue())}
-	if millis := r.Limits.Cpu().MilliValue(); millis > 0 {
-		out.CPUMillis = max(millis, minCPUMillis)
-	}
-	return out
-}
-
-// shares is the weight of thousandths of a CPU: 1024 for a whole one.
-func shares(millis int64) int64 {
-	if millis > maxShares { // beyond the maximum in any case, and the product cannot overflow
-		return maxShares
-	}
-	return min(max(millis*1024/1000, minShares), maxShares)
-}
+// minShares is the least weight that a container can have.
+const minShares = 2
 
 // The bounds of oom_score_adj.
 const (

@@ -86,7 +86,7 @@ func (p *pod) updateInPlace() {
 	}
 	var changed []limit
 	for _, c := range p.containers {
-		if to := p.node.resources(p.state.pod, c.spec); c.id != "" && (c.status == running || c.status == created) && to != c.resources {
+		if to := plan.ResourcesOf(c.spec); c.id != "" && (c.status == running || c.status == created) && to != c.resources {
 			changed = append(changed, limit{c, c.spec.Name, c.id, to})
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // Limits bound what may be read through one Tree.
@@ -102,8 +103,9 @@ func (t *Tree) Kind(name string) Kind {
 	info, err := fs.Stat(t.fsys, name)
 	switch {
 	case err != nil:
-		// A path below a file, too long, or a link that leaves the tree is absent as well; whoever needs it says so.
-		if errors.Is(err, ErrDisconnected) {
+		// A path below a file, too long, or a link that leaves the tree is absent as well; whoever needs it says
+		// so. Anything else is damage, and must never look as if nothing were there.
+		if !absent(err) {
 			_ = t.fail(err) // kept until Err is asked for
 		}
 		t.reads[name] = true
@@ -117,6 +119,16 @@ func (t *Tree) Kind(name string) Kind {
 	}
 	t.kinds[name] = k
 	return k
+}
+
+// absent reports whether an error says that there is nothing of a name.
+func absent(err error) bool {
+	for _, e := range []error{fs.ErrNotExist, fs.ErrInvalid, syscall.ENOTDIR, syscall.ENAMETOOLONG, syscall.ELOOP} {
+		if errors.Is(err, e) {
+			return !errors.Is(err, ErrDisconnected)
+		}
+	}
+	return false
 }
 
 // ReadFile returns a file's content. The result must not be modified.
