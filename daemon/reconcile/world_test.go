@@ -1,0 +1,404 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/fairlead-dev/fairlead/apply"
+	"github.com/fairlead-dev/fairlead/daemon/store"
+	"github.com/fairlead-dev/fairlead/plan"
+	"github.com/fairlead-dev/fairlead/plan/plantest"
+	"github.com/fairlead-dev/fairlead/render"
+	"github.com/fairlead-dev/fairlead/render/diag"
+	"github.com/fairlead-dev/fairlead/render/object"
+	"github.com/fairlead-dev/fairlead/sources"
+)
+
+// The answers of a fake engine.
+var (
+	errPull = errors.New("pull access denied")
+	errDown = errors.New("connection refused")
+)
+
+// fakeWorld is one source and one node on which plans are really walked.
+type fakeWorld struct {
+	t   *testing.T
+	app *Application
+	dir string
+	// stop ends Run and waits for it.
+	stop func()
+
+	mu       sync.Mutex
+	source   SourceStatus
+	content  map[sources.Revision]content
+	options  render.Options
+	found    diag.List
+	claims   map[object.Ref]string
+	waitsFor map[string]string // why a dependency is not ready
+	stale    bool
+	pods     []plan.ObservedPod
+	uids     int
+	undo     bool                  // created pods are gone at once
+	unready  map[string]bool       // images whose pods never become ready
+	refuse   func(plan.Step) error // makes steps fail
+	before   func(plan.Step)       // is called at the beginning of each step
+	walks    []string              // the plans that were carried out
+	steps    []string              // the steps that succeeded
+	said     []string              // the statuses, without repetitions
+	rendered []string              // the revisions that were rendered
+	declared []int                 // how many objects were handed over
+	last     Status
+}
+
+// content is what rendering a revision returns.
+type content struct {
+	objects []object.Object
+	diags   diag.List
+	err     error
+}
+
+// inWorld runs a test in a bubble, with the application "shop" of the source "config".
+func inWorld(t *testing.T, test func(w *fakeWorld)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := &fakeWorld{
+			t: t, dir: t.TempDir(), source: SourceStatus{Name: "config"}, content: map[sources.Revision]content{},
+			unready: map[string]bool{}, stop: func() {},
+		}
+		defer func() { w.stop() }()
+		test(w)
+	})
+}
+
+func shop() Config {
+	return Config{Application: plan.Application{Name: "shop", Source: "config", Path: "web", Prune: true}, RetryInterval: 16 * time.Second}
+}
+
+// start begins a worker, as a start of the daemon does.
+func (w *fakeWorld) start(c Config) {
+	w.t.Helper()
+	s, err := store.Open(w.dir)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.app = NewApplication(c, w, s, plan.Options{Node: "n1", DigestKey: []byte("key")})
+	ctx, cancel := context.WithCancel(w.t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.app.Run(ctx) }()
+	w.stop = func() {
+		w.stop = func() {}
+		cancel()
+		if err := errors.Join(<-done, s.Close()); err != nil {
+			w.t.Error(err)
+		}
+	}
+	synctest.Wait()
+}
+
+// restart ends the worker and begins another.
+func (w *fakeWorld) restart() {
+	c := w.app.configured()
+	w.stop()
+	w.start(c)
+}
+
+// push makes a revision the newest one.
+func (w *fakeWorld) push(rev sources.Revision, objs ...object.Object) {
+	w.pushContent(rev, content{objects: objs})
+}
+
+func (w *fakeWorld) pushContent(rev sources.Revision, c content) {
+	slices.SortFunc(c.objects, func(a, b object.Object) int { return object.Compare(a.Ref, b.Ref) })
+	w.mu.Lock()
+	w.content[rev] = c
+	w.source.Snapshot, w.source.Err = sources.Snapshot{Revision: rev, Message: "commit " + string(rev)}, nil
+	w.mu.Unlock()
+	w.poke()
+}
+
+// change changes the world and wakes the worker.
+func (w *fakeWorld) change(f func()) {
+	w.mu.Lock()
+	f()
+	w.mu.Unlock()
+	w.poke()
+}
+
+func (w *fakeWorld) poke() {
+	if w.app != nil {
+		w.app.Poke()
+		synctest.Wait()
+	}
+}
+
+func (w *fakeWorld) after(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// want checks the status: "Health Reason", and words that the detail has to contain.
+func (w *fakeWorld) want(state string, words ...string) {
+	w.t.Helper()
+	st := w.app.Status()
+	if got := string(st.Health) + " " + st.Reason; got != state {
+		w.t.Errorf("the application is %q (%s), want %q\nbefore: %s", got, st.Detail, state, strings.Join(w.said, "\n        "))
+		return
+	}
+	for _, word := range words {
+		if !strings.Contains(st.Detail, word) {
+			w.t.Errorf("%s: %q does not say %q", state, st.Detail, word)
+		}
+	}
+}
+
+// wantPods checks which pods run: "image" for each, sorted; " unready" is added to one that is not ready.
+func (w *fakeWorld) wantPods(want ...string) {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	got := []string{}
+	for _, p := range w.pods {
+		s := p.Spec.Containers[0].Image
+		if !p.Ready {
+			s += " unready"
+		}
+		got = append(got, s)
+	}
+	slices.Sort(got)
+	if d := cmp.Diff(want, got); d != "" && len(want)+len(got) > 0 {
+		w.t.Errorf("pods (-want +got):\n%s", d)
+	}
+}
+
+// wantInventory checks the names of what is recorded on disk.
+func (w *fakeWorld) wantInventory(want ...string) {
+	w.t.Helper()
+	r := w.record()
+	var got []string
+	for _, o := range r.Inventory {
+		got = append(got, o.Kind+"/"+o.Name)
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		w.t.Errorf("inventory (-want +got):\n%s", d)
+	}
+}
+
+func (w *fakeWorld) record() store.Record {
+	w.t.Helper()
+	r, err := store.View(w.dir).Load("shop")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return r
+}
+
+func (w *fakeWorld) recordFile() string { return filepath.Join(w.dir, "applications", "shop.json") }
+
+// quiet checks that nothing is done, written or rendered while f runs and for ten minutes after.
+func (w *fakeWorld) quiet(f func()) {
+	w.t.Helper()
+	info, err := os.Stat(w.recordFile())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.mu.Lock()
+	walks, renders := len(w.walks), len(w.rendered)
+	w.mu.Unlock()
+	f()
+	w.after(10 * time.Minute)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.walks) != walks {
+		w.t.Errorf("plans were carried out:\n%s", strings.Join(w.walks[walks:], "\n"))
+	}
+	if len(w.rendered) != renders {
+		w.t.Errorf("rendered again: %v", w.rendered[renders:])
+	}
+	if now, err := os.Stat(w.recordFile()); err != nil || !os.SameFile(info, now) {
+		w.t.Errorf("the record was written (%v)", err)
+	}
+}
+
+// Source implements World.
+func (w *fakeWorld) Source(name string) (SourceStatus, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.source, name == w.source.Name
+}
+
+// Options implements World.
+func (w *fakeWorld) Options(Config) (render.Options, diag.List) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.options, w.found
+}
+
+// Render implements World.
+func (w *fakeWorld) Render(_ context.Context, _ string, r render.Request, _ []string) (render.Result, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.rendered = append(w.rendered, r.Revision)
+	c := w.content[sources.Revision(r.Revision)]
+	return render.Result{Objects: c.objects, Diags: c.diags}, c.err
+}
+
+// Declared implements World.
+func (w *fakeWorld) Declared(_ string, objects []object.Object) diag.List {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.declared = append(w.declared, len(objects))
+	return nil
+}
+
+// Claims implements World.
+func (w *fakeWorld) Claims(string, []object.Ref) map[object.Ref]string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.claims)
+}
+
+// Dependency implements World.
+func (w *fakeWorld) Dependency(name string) (bool, string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	why, waits := w.waitsFor[name]
+	return !waits, why
+}
+
+// Observe implements World.
+func (w *fakeWorld) Observe(context.Context) []plan.NodeState {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stale {
+		return []plan.NodeState{{Node: "n1", Stale: true}}
+	}
+	return []plan.NodeState{{Node: "n1", Pods: slices.Clone(w.pods)}}
+}
+
+// Walk implements World with the real walker.
+func (w *fakeWorld) Walk(ctx context.Context, p plan.Plan) Report {
+	w.mu.Lock()
+	w.walks = append(w.walks, p.String())
+	w.mu.Unlock()
+	r := apply.Run(ctx, p, map[plan.NodeID]apply.Executor{"n1": (*fakeNode)(w)}, nil)
+	return Report{Done: len(r.Done), Failed: len(r.Failed), Skipped: len(r.Skipped), Err: r.Err(), Superseded: ctx.Err() != nil}
+}
+
+// Changed implements World.
+func (w *fakeWorld) Changed(st Status) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	line := fmt.Sprintf("%s %s: %s", st.Health, st.Reason, st.Detail)
+	if n := len(w.said); n == 0 || w.said[n-1] != line {
+		w.said = append(w.said, line)
+	}
+	w.last = st
+}
+
+// fakeNode carries out steps on the pods of the world.
+type fakeNode fakeWorld
+
+func (n *fakeNode) Describe(context.Context) (plan.Node, error)     { return plan.Node{ID: "n1"}, nil }
+func (n *fakeNode) Observe(context.Context) (plan.NodeState, error) { return plan.NodeState{}, nil }
+func (n *fakeNode) Watch(ctx context.Context, _ func()) error       { <-ctx.Done(); return nil }
+
+func (n *fakeNode) Do(ctx context.Context, s plan.Step) error {
+	n.mu.Lock()
+	before, refuse := n.before, n.refuse
+	n.mu.Unlock()
+	if before != nil {
+		before(s)
+	}
+	if refuse != nil {
+		if err := refuse(s); err != nil {
+			return err
+		}
+	}
+	if wait, ok := s.Args.(plan.WaitReady); ok {
+		if err := n.wait(ctx, wait); err != nil {
+			return err
+		}
+	} else {
+		n.act(s)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.steps = append(n.steps, fmt.Sprintf("%s %s", s.Op, s.Target.Name))
+	return nil
+}
+
+func (n *fakeNode) act(s plan.Step) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch args := s.Args.(type) {
+	case plan.CreatePod:
+		n.uids++
+		p := plantest.Observe(args.Pod, fmt.Sprintf("uid-%d", n.uids))
+		p.Created = time.Now()
+		p.Ready = !n.unready[p.Spec.Containers[0].Image]
+		if p.Ready {
+			p.ReadySince = time.Now()
+		}
+		if !n.undo {
+			n.pods = append(n.pods, p)
+		}
+	case plan.UpdatePod:
+		for i := range n.pods {
+			if n.pods[i].PodKey == args.Pod.PodKey {
+				now := plantest.Observe(args.Pod, n.pods[i].UID)
+				now.Created, now.Ready, now.ReadySince, now.Template = n.pods[i].Created, n.pods[i].Ready, n.pods[i].ReadySince, n.pods[i].Template
+				n.pods[i] = now
+			}
+		}
+	case plan.DeletePod:
+		n.pods = slices.DeleteFunc(n.pods, func(p plan.ObservedPod) bool { return p.PodKey == args.Pod && p.UID == args.UID })
+	}
+}
+
+func (n *fakeNode) wait(ctx context.Context, w plan.WaitReady) error {
+	var deadline <-chan time.Time
+	if !w.Deadline.IsZero() {
+		timer := time.NewTimer(time.Until(w.Deadline))
+		defer timer.Stop()
+		deadline = timer.C
+	}
+	for {
+		n.mu.Lock()
+		ready := slices.ContainsFunc(n.pods, func(p plan.ObservedPod) bool { return p.PodKey == w.Pod && p.Ready })
+		n.mu.Unlock()
+		if ready {
+			return nil
+		}
+		look := time.NewTimer(time.Second)
+		select {
+		case <-ctx.Done():
+			look.Stop()
+			return ctx.Err()
+		case <-deadline:
+			look.Stop()
+			return fmt.Errorf("pod %s is not ready: the progress deadline is over", w.Pod)
+		case <-look.C:
+		}
+	}
+}
+
+// kill ends a pod for good, as an eviction does.
+func (w *fakeWorld) kill(i int) {
+	w.change(func() {
+		w.pods[i].Ready, w.pods[i].Phase, w.pods[i].Reason, w.pods[i].Finished = false, corev1.PodFailed, "Evicted", time.Now()
+		w.pods[i].Created = time.Now().Add(-time.Hour)
+	})
+}
