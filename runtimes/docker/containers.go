@@ -13,18 +13,27 @@ import (
 	"github.com/docker/docker/api/types/filters"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/runtimes"
 )
 
 // inspections bounds how many containers List inspects at a time.
 const inspections = 4
 
-// List returns all containers of this installation.
+// List returns all containers of this installation. What did not change since it was last inspected is not
+// asked for again.
 func (e *Engine) List(ctx context.Context) ([]runtimes.Container, error) {
-	all, err := e.cli.ContainerList(ctx, container.ListOptions{
-		All: true, Filters: filters.NewArgs(filters.Arg("label", labelInstallation+"="+e.opt.Installation)),
-	})
+	ctx, done, err := e.begin(ctx, e.bounds.read)
+	defer done()
+	if err != nil {
+		return nil, e.wrap(ctx, "list containers", err)
+	}
+	list, from := e.memory.listing(), time.Now()
+	all, err := e.summaries(ctx)
+	if err != nil {
+		return nil, e.wrap(ctx, "list containers", err)
+	}
+	to := time.Now()
+	mine, err := e.mine(ctx, all)
 	if err != nil {
 		return nil, e.wrap(ctx, "list containers", err)
 	}
@@ -32,23 +41,28 @@ func (e *Engine) List(ctx context.Context) ([]runtimes.Container, error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(inspections)
 	present := make(map[string]bool, len(all))
-	for i, c := range all {
-		if _, ours := e.identity(c.Labels); !ours {
+	for i := range all {
+		c := &all[i]
+		present[c.ID] = true
+		who, ok := mine[c.ID]
+		if !ok {
 			continue
 		}
-		present[c.ID] = true
-		if k, ok := e.remembered(c.ID, c.State); ok {
+		if k, ok := e.memory.recall(c, from, to); ok {
 			found[i] = &k
 			continue
 		}
 		group.Go(func() error {
-			k, err := e.Inspect(ctx, c.ID)
-			if errors.Is(err, runtimes.ErrNotFound) {
+			changes := e.memory.before()
+			r, err := e.cli.ContainerInspect(ctx, c.ID)
+			if errdefs.IsNotFound(err) {
 				return nil // removed meanwhile
 			}
 			if err != nil {
-				return err
+				return e.wrap(ctx, "inspect container "+short(c.ID), err)
 			}
+			k := read(r, who)
+			e.memory.remember(k, changes)
 			found[i] = &k
 			return nil
 		})
@@ -56,7 +70,7 @@ func (e *Engine) List(ctx context.Context) ([]runtimes.Container, error) {
 	if err := group.Wait(); err != nil {
 		return nil, fmt.Errorf("list containers: %w", err)
 	}
-	e.retain(present)
+	e.memory.retain(list, present)
 	out := make([]runtimes.Container, 0, len(found))
 	for _, c := range found {
 		if c != nil {
@@ -67,80 +81,42 @@ func (e *Engine) List(ctx context.Context) ([]runtimes.Container, error) {
 	return out, nil
 }
 
-// remembered returns what was inspected, while events tell of every change.
-func (e *Engine) remembered(id, state string) (runtimes.Container, bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	c, ok := e.known[id]
-	return c, ok && e.watched && stateOf(c) == state
-}
-
-// stateOf is the engine's word for the state of a container that was inspected; empty for states that pass.
-func stateOf(c runtimes.Container) string {
-	switch {
-	case c.Dead:
-		return ""
-	case c.Paused:
-		return container.StatePaused
-	case c.Running:
-		return container.StateRunning
-	case c.StartedAt.IsZero():
-		return container.StateCreated
-	default:
-		return container.StateExited
+// summaries lists what carries the installation's label, and the labels that are given as NAME=VALUE.
+func (e *Engine) summaries(ctx context.Context, labels ...string) ([]container.Summary, error) {
+	f := filters.NewArgs(filters.Arg("label", labelInstallation+"="+e.opt.Installation))
+	for _, l := range labels {
+		f.Add("label", l)
 	}
+	return e.cli.ContainerList(ctx, container.ListOptions{All: true, Filters: f})
 }
 
-// remember keeps what was inspected unless something changed since changes was read.
-func (e *Engine) remember(c runtimes.Container, changes uint64) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.changes == changes {
-		e.known[c.ID] = c
-	}
-}
-
-// forget drops what changed.
-func (e *Engine) forget(id string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.changes++
-	delete(e.known, id)
-}
-
-// retain drops what is gone.
-func (e *Engine) retain(present map[string]bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for id := range e.known {
-		if !present[id] {
-			delete(e.known, id)
-		}
-	}
-}
-
-// Inspect describes one container.
+// Inspect describes a container of ours.
 func (e *Engine) Inspect(ctx context.Context, id string) (runtimes.Container, error) {
-	e.mu.Lock()
-	changes := e.changes
-	e.mu.Unlock()
-	r, err := e.cli.ContainerInspect(ctx, id)
+	doing := "inspect container " + short(id)
+	ctx, done, err := e.begin(ctx, e.bounds.read)
+	defer done()
 	if err != nil {
-		return runtimes.Container{}, e.wrap(ctx, "inspect container "+short(id), err)
+		return runtimes.Container{}, e.wrap(ctx, doing, err)
 	}
-	who, ours := e.identity(r.Config.Labels)
-	if !ours {
-		return runtimes.Container{}, fmt.Errorf("inspect container %s: %w: it is not ours", short(id), runtimes.ErrNotFound)
+	changes := e.memory.before()
+	r, who, err := e.ask(ctx, id)
+	if err != nil {
+		return runtimes.Container{}, e.wrap(ctx, doing, err)
 	}
-	c := runtimes.Container{
+	c := read(r, who)
+	e.memory.remember(c, changes)
+	return c, nil
+}
+
+// read reads what the engine says of a container.
+func read(r container.InspectResponse, who runtimes.Identity) runtimes.Container {
+	return runtimes.Container{
 		Identity: who, ID: r.ID, Image: r.Config.Image, ImageID: r.Image, Created: when(r.Created),
 		Running: r.State.Running, Paused: r.State.Paused, Dead: r.State.Dead || r.State.Status == container.StateRemoving, OOM: r.State.OOMKilled,
 		StartedAt: when(r.State.StartedAt), FinishedAt: when(r.State.FinishedAt), PID: r.State.Pid,
 		ExitCode: r.State.ExitCode, Error: r.State.Error,
 		Resources: resources(r.HostConfig.Resources),
 	}
-	e.remember(c, changes)
-	return c, nil
 }
 
 // when reads the engine's times; the zero one is what has not happened.
@@ -159,11 +135,11 @@ func (e *Engine) owned(ctx context.Context, id string) error {
 	if err := e.mayChange(ctx); err != nil {
 		return err
 	}
-	e.mu.Lock()
-	_, ok := e.known[id]
-	e.mu.Unlock()
-	if ok {
+	switch _, v := e.memory.owner(id); v {
+	case ours:
 		return nil
+	case copied, strange:
+		return fmt.Errorf("container %s: %w: it is not ours", short(id), runtimes.ErrNotFound)
 	}
 	_, err := e.Inspect(ctx, id)
 	return err
@@ -174,14 +150,20 @@ func (e *Engine) Start(ctx context.Context, id string) error {
 	if err := e.owned(ctx, id); err != nil {
 		return err
 	}
-	defer e.forget(id)
-	err := e.cli.ContainerStart(ctx, id, container.StartOptions{})
+	defer e.memory.forget(id, false)
+	doing := "start container " + short(id)
+	ctx, done, err := e.begin(ctx, e.bounds.change)
+	defer done()
+	if err != nil {
+		return e.wrap(ctx, doing, err)
+	}
+	err = e.cli.ContainerStart(ctx, id, container.StartOptions{})
 	if err == nil || errdefs.IsNotModified(err) {
 		return nil
 	}
-	err = e.wrap(ctx, "start container "+short(id), err)
+	err = e.wrap(ctx, doing, err)
 	// What cannot be run is a mistake of who asks; the engine says so with this text only, under several classes.
-	if !errors.Is(err, runtimes.ErrUnavailable) && strings.Contains(err.Error(), "OCI runtime create failed") && !errors.Is(err, runtimes.ErrInvalid) {
+	if strings.Contains(err.Error(), "OCI runtime create failed") && !errors.Is(err, runtimes.ErrInvalid) && !errors.Is(err, runtimes.ErrDiskFull) {
 		err = fmt.Errorf("%w: %w", runtimes.ErrInvalid, err)
 	}
 	return err
@@ -195,7 +177,13 @@ func (e *Engine) Kill(ctx context.Context, id, signal string) error {
 	case err != nil:
 		return err
 	}
-	err := e.cli.ContainerKill(ctx, id, signal)
+	doing := "signal container " + short(id)
+	ctx, done, err := e.begin(ctx, e.bounds.change)
+	defer done()
+	if err != nil {
+		return e.wrap(ctx, doing, err)
+	}
+	err = e.cli.ContainerKill(ctx, id, signal)
 	if errdefs.IsNotFound(err) {
 		return nil
 	}
@@ -205,7 +193,7 @@ func (e *Engine) Kill(ctx context.Context, id, signal string) error {
 			return nil
 		}
 	}
-	return e.wrap(ctx, "signal container "+short(id), err)
+	return e.wrap(ctx, doing, err)
 }
 
 // Remove removes a container.
@@ -216,73 +204,27 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 	case err != nil:
 		return err
 	}
-	defer e.forget(id)
+	doing := "remove container " + short(id)
+	ctx, done, err := e.begin(ctx, e.bounds.change)
+	defer done()
+	if err != nil {
+		return e.wrap(ctx, doing, err)
+	}
 	for {
 		err := e.cli.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
 		switch {
 		case err == nil, errdefs.IsNotFound(err):
+			e.memory.forget(id, true)
 			return nil
 		case !errdefs.IsConflict(err):
-			return e.wrap(ctx, "remove container "+short(id), err)
+			e.memory.forget(id, false)
+			return e.wrap(ctx, doing, err)
 		}
 		// Somebody else is removing it: done when it is gone.
 		select {
 		case <-ctx.Done():
-			return e.wrap(ctx, "remove container "+short(id), err)
+			return e.wrap(ctx, doing, err)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-}
-
-// Update changes limits.
-func (e *Engine) Update(ctx context.Context, id string, r plan.Resources) error {
-	if err := e.owned(ctx, id); err != nil {
-		return err
-	}
-	defer e.forget(id)
-	before, err := e.Inspect(ctx, id)
-	if err != nil {
-		return err
-	}
-	u := container.UpdateConfig{Resources: limits(r)}
-	// The engine takes 0 for no change, so what has no limit any more gets one that is none.
-	if r.CPUMillis == 0 && before.Resources.CPUMillis != 0 {
-		u.CPUPeriod, u.CPUQuota = cpuPeriod, -1
-	}
-	if r.CPUShares == 0 && before.Resources.CPUShares != 0 {
-		u.CPUShares = defaultShares
-	}
-	if r.MemoryBytes == 0 && before.Resources.MemoryBytes != 0 {
-		u.Memory, u.MemorySwap = noMemoryLimit, noMemoryLimit
-	}
-	_, err = e.cli.ContainerUpdate(ctx, id, u)
-	return e.wrap(ctx, "update container "+short(id), err)
-}
-
-const (
-	// defaultShares is the weight of a container from which its weight was taken: the usual one is 1024, and
-	// this one beside it follows from no request, so that it is known again.
-	defaultShares = 1023
-	// noMemoryLimit is more than any machine has, and is known again.
-	noMemoryLimit = 1 << 62
-)
-
-// resources reads the limits that are in force.
-func resources(h container.Resources) plan.Resources {
-	r := plan.Resources{MemoryBytes: h.Memory, CPUShares: h.CPUShares}
-	if r.MemoryBytes >= noMemoryLimit {
-		r.MemoryBytes = 0
-	}
-	if r.CPUShares == defaultShares {
-		r.CPUShares = 0
-	}
-	switch {
-	case h.CPUQuota > 0 && h.CPUPeriod > 0:
-		r.CPUMillis = h.CPUQuota * 1000 / h.CPUPeriod
-	case h.CPUQuota > 0:
-		r.CPUMillis = h.CPUQuota * 1000 / cpuPeriod
-	case h.NanoCPUs > 0:
-		r.CPUMillis = h.NanoCPUs / 1_000_000
-	}
-	return r
 }

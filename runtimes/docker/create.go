@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -23,12 +24,18 @@ func (e *Engine) Create(ctx context.Context, spec runtimes.ContainerSpec) (strin
 	}
 	name := e.name(spec.Identity)
 	doing := "create container " + name
-	config, host, nets, err := e.body(spec)
+	config, host, nets, err := e.body(spec, time.Now())
 	if err != nil {
 		return "", fmt.Errorf("%s: %w: %w", doing, runtimes.ErrInvalid, err)
 	}
+	ctx, done, err := e.begin(ctx, e.bounds.change)
+	defer done()
+	if err != nil {
+		return "", e.wrap(ctx, doing, err)
+	}
 	resp, err := e.cli.ContainerCreate(ctx, config, host, nets, nil, name)
 	if err == nil {
+		e.memory.prove(resp.ID, spec.Identity, ours)
 		return resp.ID, nil
 	}
 	if !errdefs.IsConflict(err) || ctx.Err() != nil {
@@ -39,24 +46,28 @@ func (e *Engine) Create(ctx context.Context, spec runtimes.ContainerSpec) (strin
 	if inspectErr != nil {
 		return "", e.wrap(ctx, doing, err)
 	}
-	if id, ours := e.identity(found.Config.Labels); ours && id.Pod == spec.Pod && id.UID == spec.UID && id.Container == spec.Container && id.Attempt == spec.Attempt {
+	if id, genuine := e.genuine(found.Config.Labels, found.Config.Image, found.HostConfig.NetworkMode); genuine && same(id, spec.Identity) {
+		e.memory.prove(found.ID, id, ours)
 		return found.ID, nil
 	}
 	return "", fmt.Errorf("%s: %w: a container that fairlead did not make has the name; rename or remove it", doing, runtimes.ErrConflict)
 }
 
 // body is the whole request.
-func (e *Engine) body(s runtimes.ContainerSpec) (*container.Config, *container.HostConfig, *network.NetworkingConfig, error) {
+func (e *Engine) body(s runtimes.ContainerSpec, now time.Time) (*container.Config, *container.HostConfig, *network.NetworkingConfig, error) {
 	c := &container.Config{
 		Image: s.Image, Entrypoint: s.Command, Cmd: s.Args, WorkingDir: s.WorkingDir, Env: s.Env, User: s.User,
-		OpenStdin: s.Stdin, StdinOnce: s.StdinOnce, Tty: s.TTY, StopSignal: s.StopSignal, Labels: e.labels(s.Identity),
+		OpenStdin: s.Stdin, StdinOnce: s.StdinOnce, Tty: s.TTY, StopSignal: s.StopSignal, 
+		Labels: e.labels(s.Identity, origin{Image: s.Image, Sandbox: s.SandboxID, Made: now.UTC().Format(time.RFC3339)}),
 		// A health check of the image is no probe of the pod.
 		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
 	}
 	if s.Command != nil && s.Args == nil {
 		c.Cmd = []string{} // or the image's command would follow
 	}
+	noInit := false // whatever the engine's own setting is: a container's first process is its command
 	h := &container.HostConfig{
+		Init:          &noInit,
 		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
 		LogConfig:     container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "10m", "max-file": "3"}},
 		CapAdd:        s.CapAdd, CapDrop: s.CapDrop, Privileged: s.Privileged, ReadonlyRootfs: s.ReadOnlyRoot,
@@ -80,6 +91,7 @@ func (e *Engine) body(s runtimes.ContainerSpec) (*container.Config, *container.H
 		h.PidMode = pid
 		return c, h, nil, err
 	}
+	h.LogConfig = container.LogConfig{Type: "none"} // it writes nothing
 	c.Hostname = s.Hostname
 	h.Sysctls = s.Sysctls
 	h.IpcMode = container.IPCModeShareable

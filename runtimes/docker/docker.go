@@ -1,21 +1,20 @@
 // Package docker runs containers on a Docker engine. It is the only package that speaks to one.
 //
-// Every container that it makes carries its identity in labels, with a keyed MAC over all of it; a container
-// whose MAC does not fit is not ours, and is neither shown nor touched. The body of every create call is
-// built from the allow-list that runtimes.ContainerSpec is.
+// Every container that it makes carries its identity in labels, with a keyed MAC over all of it and over what
+// the container was made from; a container whose MAC does not fit is not ours, and is neither shown nor touched.
+// The body of every create call is built from the allow-list that runtimes.ContainerSpec is.
 package docker
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"strings"
+	"regexp"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/docker/docker/client"
 
 	"github.com/fairlead-dev/fairlead/runtimes"
@@ -27,52 +26,84 @@ type Options struct {
 	Host string
 	// Key, of 32 bytes, proves ownership.
 	Key []byte
-	// Installation begins the names of containers and tells installations on one engine apart.
+	// Installation begins the names of containers and tells installations on one engine apart: a letter or a
+	// digit, then letters, digits, '_', '.' and '-'.
 	Installation string
 	// ReadOnly refuses every call that would change something, before it reaches the engine.
 	ReadOnly bool
 }
 
-// Engine is a runtimes.Engine. Its methods may be called from any goroutine.
+// Engine is a runtimes.Engine. Its methods may be called from any goroutine. No call waits for ever for an
+// engine that hangs, whatever its context says; only what is long by nature, which are pulls, logs that are
+// followed, events and commands, has no bound once the engine has answered.
 type Engine struct {
-	opt Options
-	cli *client.Client
+	opt       Options
+	cli       *client.Client
+	transport *http.Transport
+	bounds    bounds
+	checking  chan struct{} // holds one: who looks at the engine's version
+	checked   atomic.Bool
+	memory    memory
+	work      sync.WaitGroup // ends commands that were given up
 
 	mu      sync.Mutex
-	sandbox string                        // id of the sandbox image, once it is known to be present
-	known   map[string]runtimes.Container // what was inspected and cannot have changed since, by id
-	drop    context.CancelFunc            // ends the connection that events come over
-	watched bool                          // events flow, so that what changes leaves known
-	changes uint64                        // counts what left known, so that an inspection that was overtaken is not kept
+	sandbox string             // id of the sandbox image, once it is known to be present
+	drop    context.CancelFunc // ends the connection that events come over
 }
 
 var _ runtimes.Engine = (*Engine)(nil)
 
+// installationName is what the engine allows names to begin with.
+var installationName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+
 // New returns an Engine. It does not speak to it yet, so the engine need not run.
 func New(o Options) (*Engine, error) {
-	if len(o.Key) != 32 || o.Installation == "" {
-		return nil, errors.New("an engine needs a key of 32 bytes and the name of an installation")
+	if len(o.Key) != 32 {
+		return nil, errors.New("an engine needs a key of 32 bytes")
 	}
+	if len(o.Installation) > 63 || !installationName.MatchString(o.Installation) {
+		return nil, fmt.Errorf("the installation's name %q begins the names of containers: it must begin with a letter or a digit, go on with letters, digits, '_', '.' and '-', and have at most 63 bytes",
+			o.Installation)
+	}
+	e := &Engine{opt: o, bounds: bounds{read: 30 * time.Second, change: 2 * time.Minute}, checking: make(chan struct{}, 1)}
+	e.memory.init()
 	opts := []client.Opt{client.FromEnv, client.WithAPIVersionNegotiation(), client.WithUserAgent("fairlead")}
 	if o.Host != "" {
 		opts = append(opts, client.WithHost(o.Host))
 	}
-	cli, err := client.NewClientWithOpts(opts...)
+	cli, err := client.NewClientWithOpts(append(opts, e.tune)...)
 	if err != nil {
 		return nil, fmt.Errorf("address of the Docker engine: %w", err)
 	}
-	if t, ok := cli.HTTPClient().Transport.(*http.Transport); ok {
-		// Many calls run at the same time; connections that are kept spare the engine most of a call.
-		t.MaxIdleConns, t.MaxIdleConnsPerHost, t.IdleConnTimeout = 32, 32, time.Minute
+	e.cli = cli
+	return e, nil
+}
+
+// tune sets up the connections. The client hides them once it is made.
+func (e *Engine) tune(c *client.Client) error {
+	t, ok := c.HTTPClient().Transport.(*http.Transport)
+	if !ok {
+		return fmt.Errorf("connections of type %T cannot be set up", c.HTTPClient().Transport)
 	}
-	return &Engine{opt: o, cli: cli, known: map[string]runtimes.Container{}}, nil
+	// Many calls run at the same time; connections that are kept spare the engine most of a call.
+	t.MaxIdleConns, t.MaxIdleConnsPerHost, t.IdleConnTimeout = 32, 32, time.Minute
+	e.transport = t
+	return nil
 }
 
 // Close releases the connections.
-func (e *Engine) Close() error { return e.cli.Close() }
+func (e *Engine) Close() error {
+	e.work.Wait()
+	return e.cli.Close()
+}
 
 // Info describes the engine.
 func (e *Engine) Info(ctx context.Context) (runtimes.EngineInfo, error) {
+	ctx, done, err := e.begin(ctx, e.bounds.read)
+	defer done()
+	if err != nil {
+		return runtimes.EngineInfo{}, e.wrap(ctx, "ask the engine what it is", err)
+	}
 	info, err := e.cli.Info(ctx)
 	if err != nil {
 		return runtimes.EngineInfo{}, e.wrap(ctx, "ask the engine what it is", err)
@@ -92,40 +123,4 @@ func (e *Engine) mayChange(ctx context.Context) error {
 		return errReadOnly
 	}
 	return ctx.Err()
-}
-
-// wrap says what was being done and adds the class that callers act on.
-func (e *Engine) wrap(ctx context.Context, doing string, err error) error {
-	if err == nil {
-		return nil
-	}
-	if ctx.Err() != nil {
-		return fmt.Errorf("%s: %w", doing, ctx.Err())
-	}
-	return fmt.Errorf("%s: %w", doing, e.classify(err))
-}
-
-func (e *Engine) classify(err error) error {
-	class := error(nil)
-	text := err.Error()
-	var network net.Error
-	switch {
-	// The engine has no class for a full disk and for what a registry says, only these texts.
-	case strings.Contains(text, "no space left on device"), strings.Contains(text, "disk quota exceeded"):
-		class = runtimes.ErrDiskFull
-	case client.IsErrConnectionFailed(err), errors.As(err, &network), errdefs.IsUnavailable(err):
-		return fmt.Errorf("%w: %w (is the Docker engine running at %s?)", runtimes.ErrUnavailable, err, e.cli.DaemonHost())
-	case strings.Contains(text, "pull access denied"), strings.Contains(text, "unauthorized"), strings.Contains(text, "no basic auth credentials"),
-		strings.Contains(text, "denied: "), errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err):
-		class = runtimes.ErrDenied
-	case errdefs.IsNotFound(err):
-		class = runtimes.ErrNotFound
-	case errdefs.IsConflict(err), errdefs.IsNotModified(err):
-		class = runtimes.ErrConflict
-	case errdefs.IsInvalidArgument(err):
-		class = runtimes.ErrInvalid
-	default:
-		return err
-	}
-	return fmt.Errorf("%w: %w", class, err)
 }

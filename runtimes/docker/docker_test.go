@@ -191,17 +191,21 @@ func TestIdentityRoundTrip(t *testing.T) {
 		Application: "a/b", Pod: plan.PodKey{Namespace: "n", Name: "p"}, UID: "u", Container: runtimes.SandboxContainer,
 		Attempt: 2, Owner: `{"kind":"Pod"}`, Template: "t", Spec: "{}", IP: "10.0.0.2",
 	}
-	l := e.labels(want)
-	got, ours := e.identity(l)
+	made := origin{Image: "sha256:1", Made: "2026-01-02T03:04:05Z"}
+	l := e.labels(want, made)
+	got, ours := e.identity(l, made.Image)
 	if diff := cmp.Diff(want, got); !ours || diff != "" {
 		t.Errorf("ours: %v (-want +got)\n%s", ours, diff)
 	}
 	for k := range l {
 		forged := maps.Clone(l)
 		forged[k] += "1"
-		if _, ours := e.identity(forged); ours {
+		if _, ours := e.identity(forged, made.Image); ours {
 			t.Errorf("a changed %s is believed", k)
 		}
+	}
+	if _, ours := e.identity(l, "sha256:2"); ours {
+		t.Error("another image is believed")
 	}
 }
 

@@ -29,7 +29,7 @@ func (e *Engine) Events(ctx context.Context, on func(runtimes.Event)) error {
 		if e.listen(ctx, on) {
 			pause = firstPause
 		}
-		e.watching(false)
+		e.memory.watching(false)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -46,26 +46,34 @@ func (e *Engine) listen(ctx context.Context, on func(runtimes.Event)) (connected
 	e.mu.Lock()
 	e.drop = cancel
 	e.mu.Unlock()
-	if _, err := e.cli.Ping(ctx); err != nil {
+	if e.check(ctx) != nil || e.ping(ctx, false) != nil {
 		return false
 	}
 	// The engine answers a moment before the subscription is made. Asking for what happened since now closes
 	// that hole: nothing falls between a list that follows the gap and the stream.
 	now := time.Now()
-	messages, errs := e.cli.Events(ctx, events.ListOptions{
-		Since: fmt.Sprintf("%d.%09d", now.Unix(), now.Nanosecond()),
-		Filters: filters.NewArgs(
-			filters.Arg("type", string(events.ContainerEventType)),
-			filters.Arg("label", labelInstallation+"="+e.opt.Installation),
-		),
+	var messages <-chan events.Message
+	var errs <-chan error
+	stop, err := e.answered(ctx, func(ctx context.Context) error {
+		messages, errs = e.cli.Events(ctx, events.ListOptions{
+			Since: fmt.Sprintf("%d.%09d", now.Unix(), now.Nanosecond()),
+			Filters: filters.NewArgs(
+				filters.Arg("type", string(events.ContainerEventType)),
+				filters.Arg("label", labelInstallation+"="+e.opt.Installation),
+			),
+		})
+		return nil
 	})
-	e.watching(true)
+	defer stop()
+	if err != nil {
+		return false
+	}
+	e.memory.watching(true)
 	on(runtimes.Event{Kind: runtimes.EventGap, Time: now})
 	for {
 		select {
 		case m := <-messages:
 			if ev, ok := e.event(m); ok {
-				e.forget(ev.ContainerID)
 				on(ev)
 			}
 		case _ = <-errs:
@@ -83,29 +91,34 @@ func (e *Engine) dropEvents() {
 	}
 }
 
-// watching says whether what was inspected may be remembered.
-func (e *Engine) watching(on bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.watched = on
-	e.changes++
-	clear(e.known)
-}
-
 var kinds = map[events.Action]runtimes.EventKind{
 	events.ActionStart: runtimes.EventStart, events.ActionDie: runtimes.EventDie, events.ActionOOM: runtimes.EventOOM,
 	events.ActionDestroy: runtimes.EventRemove, events.ActionUpdate: runtimes.EventUpdate, events.ActionPause: runtimes.EventPause,
 	events.ActionUnPause: runtimes.EventUnpause, events.ActionRename: runtimes.EventRename,
 }
 
-// event reads a message; false when it is none of ours or says nothing new.
+// event reads a message and forgets what it makes wrong; false when it is none of ours or says nothing new.
 func (e *Engine) event(m events.Message) (runtimes.Event, bool) {
 	kind, ok := kinds[m.Action]
 	if !ok {
 		return runtimes.Event{}, false
 	}
-	id, ours := e.identity(m.Actor.Attributes)
-	if !ours {
+	id, v := e.memory.owner(m.Actor.ID)
+	e.memory.forget(m.Actor.ID, kind == runtimes.EventRemove)
+	if v == unknown {
+		who, genuine := e.identity(m.Actor.Attributes, m.Actor.Attributes["image"])
+		switch {
+		case !genuine:
+		case m.Actor.Attributes["name"] == e.name(who):
+			id, v = who, ours
+		case kind != runtimes.EventRemove:
+			// Whose it is follows from a list only.
+			return runtimes.Event{Kind: runtimes.EventGap, Time: time.Unix(0, m.TimeNano)}, true
+		default:
+			id, v = who, ours // it is gone, whose it ever was
+		}
+	}
+	if v != ours {
 		return runtimes.Event{}, false
 	}
 	id.Spec = ""

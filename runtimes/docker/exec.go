@@ -3,16 +3,19 @@ package docker
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
-	"strings"
+	"net/http"
+	"net/url"
+	"path"
 	"sync"
 	"time"
 
-	"github.com/docker/docker/api/types"
+	"github.com/containerd/errdefs/pkg/errhttp"
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
 	"github.com/docker/docker/pkg/stdcopy"
 
 	"github.com/fairlead-dev/fairlead/runtimes"
@@ -32,7 +35,7 @@ func (e *Engine) Exec(ctx context.Context, id string, cmd []string, limit int) (
 		return runtimes.ExecResult{}, err
 	}
 	if code == exitNotExecutable || code == exitNotFound {
-		_, _ = out.Write([]byte(fmt.Sprintf("cannot run %q", cmd[0])))
+		_, _ = fmt.Fprintf(out, "cannot run %q", cmd[0])
 	}
 	return runtimes.ExecResult{ExitCode: code, Output: out.b.Bytes()}, nil
 }
@@ -55,50 +58,138 @@ func (e *Engine) Attach(ctx context.Context, id string, cmd []string, opt runtim
 	return e.run(ctx, id, cmd, opt)
 }
 
-func (e *Engine) run(ctx context.Context, id string, cmd []string, opt runtimes.ExecOptions) (int, error) {
+func (e *Engine) run(ctx context.Context, id string, cmd []string, opt runtimes.ExecOptions) (_ int, err error) {
 	if err := e.owned(ctx, id); err != nil {
 		return 0, err
 	}
 	doing := "run a command in container " + short(id)
-	created, err := e.cli.ContainerExecCreate(ctx, id, container.ExecOptions{
-		Cmd: cmd, Tty: opt.TTY, AttachStdin: opt.Stdin != nil, AttachStdout: true, AttachStderr: !opt.TTY,
-	})
+	exec, err := e.makeExec(ctx, id, cmd, opt)
 	if err != nil {
-		return 0, e.wrap(ctx, doing, err)
+		return 0, fmt.Errorf("%s: %w", doing, err)
 	}
-	stream, err := e.cli.ContainerExecAttach(ctx, created.ID, container.ExecAttachOptions{Tty: opt.TTY})
+	defer func() {
+		if err != nil {
+			e.work.Go(func() { e.endExec(context.WithoutCancel(ctx), id, exec) })
+		}
+	}()
+	stream, err := e.startExec(ctx, exec, opt.TTY)
 	if err != nil {
 		return 0, e.wrap(ctx, doing, err)
 	}
 	defer stream.Close()
 	// What waits for the connection ends with the context.
-	defer context.AfterFunc(ctx, stream.Close)()
+	defer context.AfterFunc(ctx, func() { stream.Close() })()
 	var helpers sync.WaitGroup
 	ended := make(chan struct{})
 	defer helpers.Wait()
 	defer close(ended)
 	if opt.Resize != nil {
-		helpers.Go(func() { e.resize(ctx, created.ID, opt.Resize, ended) })
+		helpers.Go(func() { e.resize(ctx, exec, opt.Resize, ended) })
 	}
 	if opt.Stdin != nil {
 		// Reading from the caller may block for ever, so nobody waits for it.
 		go func() {
-			_, _ = io.Copy(stream.Conn, opt.Stdin) // the command may end without reading everything
-			_ = stream.CloseWrite()
+			_, _ = io.Copy(stream, opt.Stdin) // the command may end without reading everything
+			if w, ok := stream.(interface{ CloseWrite() error }); ok {
+				_ = w.CloseWrite() // it may have ended
+			}
 		}()
 	}
 	if err := output(stream, opt); err != nil || ctx.Err() != nil {
 		return 0, e.wrap(ctx, doing, errors.Join(err, ctx.Err()))
 	}
-	return e.exitCode(ctx, doing, created.ID)
+	return e.exitCode(ctx, doing, exec)
+}
+
+// makeExec prepares a command and returns the engine's id for it.
+func (e *Engine) makeExec(ctx context.Context, id string, cmd []string, opt runtimes.ExecOptions) (string, error) {
+	ctx, done, err := e.begin(ctx, e.bounds.read)
+	defer done()
+	if err != nil {
+		return "", e.wrap(ctx, "prepare it", err)
+	}
+	created, err := e.cli.ContainerExecCreate(ctx, id, container.ExecOptions{
+		Cmd: cmd, Tty: opt.TTY, AttachStdin: opt.Stdin != nil, AttachStdout: true, AttachStderr: !opt.TTY,
+	})
+	return created.ID, e.wrap(ctx, "prepare it", err)
+}
+
+// startExec starts a command and returns its streams. The client's own way to do this does not heed the
+// context while it waits for the engine.
+func (e *Engine) startExec(ctx context.Context, exec string, tty bool) (io.ReadWriteCloser, error) {
+	body, err := json.Marshal(container.ExecStartOptions{Tty: tty})
+	if err != nil {
+		return nil, err
+	}
+	host, err := client.ParseHostURL(e.cli.DaemonHost())
+	if err != nil {
+		return nil, err
+	}
+	u := url.URL{Scheme: "http", Host: client.DummyHost, Path: path.Join(host.Path, "/v"+e.cli.ClientVersion(), "exec", exec, "start")}
+	if host.Scheme == "tcp" || host.Scheme == "http" || host.Scheme == "https" {
+		u.Host = host.Host
+		if e.transport.TLSClientConfig != nil {
+			u.Scheme = "https"
+		}
+	} else {
+		u.Path = path.Join("/v"+e.cli.ClientVersion(), "exec", exec, "start")
+	}
+	var resp *http.Response
+	// The answer comes when the command runs. The context of the request has no effect after that.
+	stop, err := e.answered(ctx, func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(body))
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Connection", "Upgrade")
+		req.Header.Set("Upgrade", "tcp")
+		resp, err = e.transport.RoundTrip(req)
+		return err
+	})
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	if stream, ok := resp.Body.(io.ReadWriteCloser); ok && resp.StatusCode == http.StatusSwitchingProtocols {
+		return streams{stream, stop}, nil
+	}
+	defer stop()
+	defer resp.Body.Close()
+	var answer struct{ Message string }
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&answer); err != nil || answer.Message == "" {
+		answer.Message = "the engine answered " + resp.Status
+	}
+	return nil, fmt.Errorf("%s: %w", answer.Message, errhttp.ToNative(resp.StatusCode))
+}
+
+// streams are those of a command, until they are closed.
+type streams struct {
+	io.ReadWriteCloser
+	stop func()
+}
+
+// Close ends them.
+func (s streams) Close() error {
+	defer s.stop()
+	return s.ReadWriteCloser.Close()
+}
+
+// CloseWrite tells the command that its stdin has ended.
+func (s streams) CloseWrite() error {
+	w, ok := s.ReadWriteCloser.(interface{ CloseWrite() error })
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return w.CloseWrite()
 }
 
 // exitCode waits until the engine knows that the command has ended: its output ends a moment earlier.
 func (e *Engine) exitCode(ctx context.Context, doing, exec string) (int, error) {
 	for {
-		r, err := e.cli.ContainerExecInspect(ctx, exec)
+		r, err := e.inspectExec(ctx, exec)
 		if err != nil {
-			return 0, e.wrap(ctx, doing, err)
+			return 0, fmt.Errorf("%s: %w", doing, err)
 		}
 		if !r.Running {
 			return r.ExitCode, nil
@@ -111,7 +202,17 @@ func (e *Engine) exitCode(ctx context.Context, doing, exec string) (int, error) 
 	}
 }
 
-func output(stream types.HijackedResponse, opt runtimes.ExecOptions) error {
+func (e *Engine) inspectExec(ctx context.Context, exec string) (container.ExecInspect, error) {
+	ctx, done, err := e.begin(ctx, e.bounds.read)
+	defer done()
+	if err != nil {
+		return container.ExecInspect{}, e.wrap(ctx, "ask for its end", err)
+	}
+	r, err := e.cli.ContainerExecInspect(ctx, exec)
+	return r, e.wrap(ctx, "ask for its end", err)
+}
+
+func output(stream io.Reader, opt runtimes.ExecOptions) error {
 	stdout, stderr := opt.Stdout, opt.Stderr
 	if stdout == nil {
 		stdout = io.Discard
@@ -121,9 +222,9 @@ func output(stream types.HijackedResponse, opt runtimes.ExecOptions) error {
 	}
 	var err error
 	if opt.TTY {
-		_, err = io.Copy(stdout, stream.Reader)
+		_, err = io.Copy(stdout, stream)
 	} else {
-		_, err = stdcopy.StdCopy(stdout, stderr, stream.Reader)
+		_, err = stdcopy.StdCopy(stdout, stderr, stream)
 	}
 	return err
 }
@@ -152,37 +253,4 @@ func (e *Engine) resize(ctx context.Context, exec string, sizes <-chan [2]uint, 
 			return
 		}
 	}
-}
-
-// Logs copies a container's log.
-func (e *Engine) Logs(ctx context.Context, id string, opt runtimes.LogOptions, stdout, stderr io.Writer) error {
-	doing := "read the log of container " + short(id)
-	info, err := e.cli.ContainerInspect(ctx, id)
-	if err != nil {
-		return e.wrap(ctx, doing, err)
-	}
-	if _, ours := e.identity(info.Config.Labels); !ours {
-		return fmt.Errorf("%s: %w: it is not ours", doing, runtimes.ErrNotFound)
-	}
-	o := container.LogsOptions{ShowStdout: true, ShowStderr: true, Follow: opt.Follow, Timestamps: opt.Timestamps, Tail: "all"}
-	if opt.Tail >= 0 {
-		o.Tail = strconv.Itoa(opt.Tail)
-	}
-	if !opt.Since.IsZero() {
-		o.Since = strings.TrimSpace(fmt.Sprintf("%d.%09d", opt.Since.Unix(), opt.Since.Nanosecond()))
-	}
-	stream, err := e.cli.ContainerLogs(ctx, id, o)
-	if err != nil {
-		return e.wrap(ctx, doing, err)
-	}
-	defer stream.Close()
-	if info.Config.Tty {
-		_, err = io.Copy(stdout, stream)
-	} else {
-		_, err = stdcopy.StdCopy(stdout, stderr, stream)
-	}
-	if err != nil && opt.Follow && ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return e.wrap(ctx, doing, err)
 }

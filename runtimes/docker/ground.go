@@ -17,6 +17,11 @@ func (e *Engine) RemoveSandboxImages(ctx context.Context) error {
 	if err := e.mayChange(ctx); err != nil {
 		return err
 	}
+	ctx, done, err := e.begin(ctx, e.bounds.change)
+	defer done()
+	if err != nil {
+		return e.wrap(ctx, "list the sandbox images", err)
+	}
 	all, err := e.cli.ImageList(ctx, image.ListOptions{Filters: filters.NewArgs(filters.Arg("reference", sandboxRepository))})
 	if err != nil {
 		return e.wrap(ctx, "list the sandbox images", err)

@@ -21,6 +21,11 @@ import (
 
 // Image describes an image that is present.
 func (e *Engine) Image(ctx context.Context, ref string) (runtimes.Image, error) {
+	ctx, done, err := e.begin(ctx, e.bounds.read)
+	defer done()
+	if err != nil {
+		return runtimes.Image{}, e.wrap(ctx, "inspect image "+ref, err)
+	}
 	r, err := e.cli.ImageInspect(ctx, ref)
 	if err != nil {
 		return runtimes.Image{}, e.wrap(ctx, "inspect image "+ref, err)
@@ -49,9 +54,18 @@ func (e *Engine) Pull(ctx context.Context, ref string, auth *runtimes.Auth, prog
 		}
 		o.RegistryAuth = encoded
 	}
-	stream, err := e.cli.ImagePull(ctx, ref, o)
+	// A registry may take its time before there is an answer, so only the engine itself is held to be quick.
+	pulling, done, err := e.begin(ctx, 0)
+	defer done()
+	if err == nil {
+		err = e.ping(pulling, false)
+	}
 	if err != nil {
 		return runtimes.Image{}, e.wrap(ctx, doing, err)
+	}
+	stream, err := e.cli.ImagePull(pulling, ref, o)
+	if err != nil {
+		return runtimes.Image{}, e.wrap(ctx, doing, registryError(err))
 	}
 	defer stream.Close()
 	if err := follow(stream, progress); err != nil {
@@ -74,7 +88,7 @@ func follow(stream io.Reader, progress func(string)) error {
 		case err != nil:
 			return err
 		case m.Error != "":
-			return errors.New(m.Error)
+			return registryError(errors.New(m.Error))
 		case progress != nil && m.Status != "" && m.ProgressDetail.Current == 0:
 			line := m.Status
 			if m.ID != "" {
@@ -97,6 +111,11 @@ func (e *Engine) SandboxImage(ctx context.Context) (string, error) {
 			return id, err
 		}
 	}
+	ctx, done, err := e.begin(ctx, e.bounds.change)
+	defer done()
+	if err != nil {
+		return "", e.wrap(ctx, "make the sandbox image present", err)
+	}
 	info, err := e.cli.ServerVersion(ctx)
 	if err != nil {
 		return "", e.wrap(ctx, "ask for the engine's architecture", err)
@@ -106,7 +125,7 @@ func (e *Engine) SandboxImage(ctx context.Context) (string, error) {
 		return "", err
 	}
 	sum := sha256.Sum256(program)
-	ref := "fairlead/sandbox:" + hex.EncodeToString(sum[:6])
+	ref := sandboxRepository + ":" + hex.EncodeToString(sum[:6])
 	img, err := e.Image(ctx, ref)
 	if errors.Is(err, runtimes.ErrNotFound) {
 		if err := e.mayChange(ctx); err != nil {

@@ -14,7 +14,8 @@ import (
 )
 
 // The labels of a container. Those of an image become labels of its containers, so they prove nothing
-// without labelMAC.
+// without labelMAC; and that of a copy, which has all labels, does not fit because it is over what the
+// container was made from too.
 const (
 	labelPrefix       = "dev.fairlead."
 	labelInstallation = labelPrefix + "installation"
@@ -28,11 +29,20 @@ const (
 	labelTemplate     = labelPrefix + "template"
 	labelSpec         = labelPrefix + "spec"
 	labelIP           = labelPrefix + "ip"
+	labelSandbox      = labelPrefix + "sandbox"
+	labelMade         = labelPrefix + "made"
 	labelMAC          = labelPrefix + "mac"
 )
 
+// origin is what a container was made from, as far as a copy has it otherwise.
+type origin struct {
+	Image   string // as given to the engine
+	Sandbox string // the id of the sandbox that it joins; empty for a sandbox
+	Made    string // when, RFC 3339
+}
+
 // labels returns the labels that say who a container is.
-func (e *Engine) labels(id runtimes.Identity) map[string]string {
+func (e *Engine) labels(id runtimes.Identity, o origin) map[string]string {
 	l := map[string]string{
 		labelInstallation: e.opt.Installation,
 		labelApplication:  id.Application,
@@ -43,16 +53,19 @@ func (e *Engine) labels(id runtimes.Identity) map[string]string {
 		labelAttempt:      strconv.Itoa(id.Attempt),
 		labelOwner:        id.Owner,
 		labelTemplate:     id.Template,
-		labelMAC:          e.mac(id),
+		labelMade:         o.Made,
+		labelMAC:          e.mac(id, o),
 	}
 	if id.Container == runtimes.SandboxContainer {
 		l[labelSpec], l[labelIP] = id.Spec, id.IP
+	} else {
+		l[labelSandbox] = o.Sandbox
 	}
 	return l
 }
 
-// identity reads labels; false when they are not ours.
-func (e *Engine) identity(l map[string]string) (runtimes.Identity, bool) {
+// identity reads the labels of a container that was made from an image; false when they are not ours.
+func (e *Engine) identity(l map[string]string, image string) (runtimes.Identity, bool) {
 	if l[labelInstallation] != e.opt.Installation {
 		return runtimes.Identity{}, false
 	}
@@ -65,15 +78,17 @@ func (e *Engine) identity(l map[string]string) (runtimes.Identity, bool) {
 		Container: l[labelContainer], Attempt: attempt, Owner: l[labelOwner], Template: l[labelTemplate],
 		Spec: l[labelSpec], IP: l[labelIP],
 	}
-	return id, hmac.Equal([]byte(e.mac(id)), []byte(l[labelMAC]))
+	o := origin{Image: image, Sandbox: l[labelSandbox], Made: l[labelMade]}
+	return id, hmac.Equal([]byte(e.mac(id, o)), []byte(l[labelMAC]))
 }
 
-// mac is the keyed digest over everything that the labels say.
-func (e *Engine) mac(id runtimes.Identity) string {
+// mac is the keyed digest over everything that the labels say, and over the image.
+func (e *Engine) mac(id runtimes.Identity, o origin) string {
 	b, err := json.Marshal(struct {
 		Installation string
+		Origin       origin
 		runtimes.Identity
-	}{e.opt.Installation, id})
+	}{e.opt.Installation, o, id})
 	if err != nil {
 		panic("an identity cannot be encoded: " + err.Error()) // it holds strings and a number
 	}

@@ -20,6 +20,11 @@ func (e *Engine) EnsureNetwork(ctx context.Context, name, bridge string, subnet,
 		return err
 	}
 	doing := "make network " + name
+	ctx, done, err := e.begin(ctx, e.bounds.change)
+	defer done()
+	if err != nil {
+		return e.wrap(ctx, doing, err)
+	}
 	for range 2 {
 		found, err := e.cli.NetworkInspect(ctx, name, network.InspectOptions{})
 		switch {
@@ -81,6 +86,12 @@ func (e *Engine) RemoveNetwork(ctx context.Context, name string) error {
 	if err := e.mayChange(ctx); err != nil {
 		return err
 	}
+	doing := "remove network " + name
+	ctx, done, err := e.begin(ctx, e.bounds.change)
+	defer done()
+	if err != nil {
+		return e.wrap(ctx, doing, err)
+	}
 	n, err := e.cli.NetworkInspect(ctx, name, network.InspectOptions{})
 	switch {
 	case errdefs.IsNotFound(err):
@@ -90,8 +101,13 @@ func (e *Engine) RemoveNetwork(ctx context.Context, name string) error {
 	case n.Labels[labelInstallation] != e.opt.Installation:
 		return nil // another's
 	}
-	if err := e.cli.NetworkRemove(ctx, n.ID); err != nil && !errdefs.IsNotFound(err) {
-		return e.wrap(ctx, "remove network "+name, err)
+	switch err := e.cli.NetworkRemove(ctx, n.ID); {
+	case err == nil, errdefs.IsNotFound(err):
+		return nil
+	case errdefs.IsPermissionDenied(err):
+		// The engine's class for one that has containers.
+		return fmt.Errorf("%s: %w: containers are connected to it: %w", doing, runtimes.ErrConflict, err)
+	default:
+		return e.wrap(ctx, doing, err)
 	}
-	return nil
 }
