@@ -71,9 +71,10 @@ type ContainerSpec struct {
 	// Network and Ports put the sandbox on an engine network and publish ports (pods with hostPort).
 	Network string
 	Ports   []PortBinding
-	HostIPC bool
 
-	// SandboxID is the sandbox whose network and IPC the container joins; empty for a sandbox.
+	// HostIPC uses the host's IPC namespace; the sandbox and every container of the pod have it alike.
+	HostIPC bool
+	// SandboxID is the sandbox whose network and, without HostIPC, IPC the container joins; empty for a sandbox.
 	SandboxID string
 	// PIDMode is "", "host" or "sandbox" (shareProcessNamespace).
 	PIDMode string

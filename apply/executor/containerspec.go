@@ -41,6 +41,7 @@ func (n *Node) containerSpec(ctx context.Context, pod *plan.Pod, uid string, c *
 		TTY:        c.TTY,
 		SandboxID:  sandboxID,
 		PIDMode:    pidMode(pod.Spec),
+		HostIPC:    pod.Spec.HostIPC,
 		Resources:  plan.ResourcesOf(c),
 	}
 	if len(c.Command) == 0 && len(c.Args) == 0 && len(img.Entrypoint) == 0 && len(img.Cmd) == 0 {

@@ -57,7 +57,7 @@ func (e *Engine) Create(ctx context.Context, spec runtimes.ContainerSpec) (strin
 func (e *Engine) body(s runtimes.ContainerSpec, now time.Time) (*container.Config, *container.HostConfig, *network.NetworkingConfig, error) {
 	c := &container.Config{
 		Image: s.Image, Entrypoint: s.Command, Cmd: s.Args, WorkingDir: s.WorkingDir, Env: s.Env, User: s.User,
-		OpenStdin: s.Stdin, StdinOnce: s.StdinOnce, Tty: s.TTY, StopSignal: s.StopSignal, 
+		OpenStdin: s.Stdin, StdinOnce: s.StdinOnce, Tty: s.TTY, StopSignal: s.StopSignal,
 		Labels: e.labels(s.Identity, origin{Image: s.Image, Sandbox: s.SandboxID, Made: now.UTC().Format(time.RFC3339)}),
 		// A health check of the image is no probe of the pod.
 		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
