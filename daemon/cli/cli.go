@@ -97,7 +97,9 @@ directory. Where none answers, they work on their own.
 Without --namespace, commands look in all namespaces.
 
 Environment: FAIRLEAD_STATE_DIR, FAIRLEAD_SOCKET, FAIRLEAD_CONFIG and FAIRLEAD_NAMESPACE are the defaults of the flags of
-these names; NO_COLOR and CI turn colours off, and CI the live view too.
+these names. FAIRLEAD_INSTALLATION names the installation, for several on one engine. SOPS_AGE_KEY_FILE holds age keys
+that decrypt SOPS files. DOCKER_HOST and DOCKER_CONFIG are as docker has them. NO_COLOR and CI turn colours off, and CI
+the live view too.
 
 Exit codes: 0 when everything went well, 1 when anything did not, bad usage included. With
 --detailed-exitcode, plan ends with 0 when nothing is to be done, 2 when changes are pending, and 1 on
