@@ -262,11 +262,15 @@ func (s *System) Down(ctx context.Context, r api.DownRequest, on func(api.Event)
 		}
 		result.Outcomes = append(result.Outcomes, o)
 	}
-	if err == nil && all && len(s.observe(ctx).Pods) == 0 {
-		err = s.removeGround(ctx)
+	if state := s.observe(ctx); err == nil && all && !state.Stale && len(state.Pods) == 0 {
+		err = s.machine.clear(ctx)
 	}
 	if on != nil && err == nil {
-		on(api.Event{Time: time.Now(), Type: api.Normal, Reason: "Down", Message: fmt.Sprintf("%d applications are gone", len(names))})
+		message := fmt.Sprintf("%d applications are gone", len(names))
+		if len(names) == 1 {
+			message = "application " + names[0] + " is gone"
+		}
+		on(api.Event{Time: time.Now(), Type: api.Normal, Reason: "Down", Message: message})
 	}
 	return result, err
 }

@@ -35,7 +35,7 @@ func (s *System) Status(ctx context.Context) (api.Status, error) {
 		Ready: ready, Reasons: reasons, Sources: srcs,
 	}
 	node := api.Node{Name: s.planning.Node, Reachable: true}
-	info, err := s.engine.Info(ctx)
+	info, err := s.machine.engine.Info(ctx)
 	if err != nil {
 		node.Reachable, node.Message = false, err.Error()
 	} else {
@@ -286,7 +286,7 @@ func (s *System) Watch(ctx context.Context, changed func()) error {
 // container finds a container of a pod on the engine. The newest attempt is meant, or with previous
 // the one before.
 func (s *System) container(ctx context.Context, pod plan.PodKey, name string, previous bool) (runtimes.Container, error) {
-	all, err := s.engine.List(ctx)
+	all, err := s.machine.engine.List(ctx)
 	if err != nil {
 		return runtimes.Container{}, fmt.Errorf("%w: %w", api.ErrUnavailable, err)
 	}
@@ -350,7 +350,7 @@ func (s *System) Logs(ctx context.Context, r api.LogRequest, stdout, stderr io.W
 	if err != nil {
 		return err
 	}
-	return s.engine.Logs(ctx, c.ID, runtimes.LogOptions{Follow: r.Follow, Tail: r.Tail, Since: r.Since, Timestamps: r.Timestamps}, stdout, stderr)
+	return s.machine.engine.Logs(ctx, c.ID, runtimes.LogOptions{Follow: r.Follow, Tail: r.Tail, Since: r.Since, Timestamps: r.Timestamps}, stdout, stderr)
 }
 
 // Exec runs a command in a container.
@@ -366,5 +366,5 @@ func (s *System) Exec(ctx context.Context, r api.ExecRequest, st api.Streams) (i
 	if r.Stdin {
 		o.Stdin = st.Stdin
 	}
-	return s.engine.Attach(ctx, c.ID, r.Command, o)
+	return s.machine.engine.Attach(ctx, c.ID, r.Command, o)
 }

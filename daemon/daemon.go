@@ -24,9 +24,8 @@ import (
 	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/render/object"
 	"github.com/fairlead-dev/fairlead/render/worker"
-	"github.com/fairlead-dev/fairlead/runtimes/docker"
+	"github.com/fairlead-dev/fairlead/runtimes"
 	"github.com/fairlead-dev/fairlead/runtimes/networking"
-	"github.com/fairlead-dev/fairlead/runtimes/volumes"
 )
 
 // Mode is how much a System may do.
@@ -52,6 +51,22 @@ type Options struct {
 	Mode     Mode
 	Version  string
 	Log      zerolog.Logger
+
+	// openMachine replaces the machine that pods run on; nil is this one.
+	openMachine func(s *System, key []byte) (machine, error)
+}
+
+// machine is what pods run on.
+type machine struct {
+	engine  runtimes.Engine
+	network executor.Network
+	volumes executor.Volumes
+	// hostIPs are its addresses, and dns what pods' resolv.conf files are made from.
+	hostIPs []string
+	dns     networking.DNS
+	// clear removes what pods stood on when none is left: their network, the directories for volumes, and
+	// the image of their sandboxes unless another installation uses it.
+	clear func(ctx context.Context) error
 }
 
 // System is the daemon: every subsystem is a field.
@@ -64,9 +79,7 @@ type System struct {
 	log      zerolog.Logger
 
 	store    *store.Store
-	engine   *docker.Engine
-	network  *networking.Network
-	volumes  *volumes.Volumes
+	machine  machine
 	node     *executor.Node
 	renderer *worker.Pool
 	planning plan.Options
@@ -129,7 +142,11 @@ func New(o Options) (_ *System, err error) {
 		return nil, err
 	}
 	if o.Mode != Validate {
-		if err := s.openNode(key); err != nil {
+		open := o.openMachine
+		if open == nil {
+			open = (*System).openMachine
+		}
+		if err := s.openNode(open, key); err != nil {
 			return nil, err
 		}
 	}
@@ -361,12 +378,6 @@ func (s *System) desiredConfig(ref object.Ref) (plan.Config, bool) {
 		}
 	}
 	return plan.Config{}, false
-}
-
-// removeGround removes what pods stood on when none is left: their network, the directories for volumes, and
-// the image of their sandboxes unless another installation uses it.
-func (s *System) removeGround(ctx context.Context) error {
-	return errors.Join(s.network.Destroy(ctx), s.volumes.Destroy(), s.engine.RemoveSandboxImages(ctx))
 }
 
 // Close releases everything. Containers go on running.

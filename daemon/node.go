@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -21,48 +22,63 @@ import (
 	"github.com/fairlead-dev/fairlead/runtimes/volumes"
 )
 
-// openNode makes the node: the engine of this machine with what its pods need.
-func (s *System) openNode(key []byte) error {
+// openMachine is the engine of this machine with what its pods need.
+func (s *System) openMachine(key []byte) (machine, error) {
+	var m machine
 	engine, err := docker.New(docker.Options{
 		Host: s.settings.Engine, Key: key, Installation: s.settings.Installation, ReadOnly: s.mode == Read,
 	})
 	if err != nil {
-		return fmt.Errorf("set up the engine's client: %w", err)
+		return m, fmt.Errorf("set up the engine's client: %w", err)
 	}
-	s.engine = engine
+	m.engine = engine
 	s.closers = append(s.closers, engine.Close)
 
 	bridge := bridgeName(s.settings)
 	cidr, err := s.subnet(bridge)
 	if err != nil {
-		return err
+		return m, err
 	}
-	s.network, err = networking.New(engine, networking.Options{Bridge: bridge, CIDR: cidr, MTU: s.settings.Network.MTU})
+	network, err := networking.New(engine, networking.Options{Bridge: bridge, CIDR: cidr, MTU: s.settings.Network.MTU})
 	if err != nil {
-		return err
+		return m, err
 	}
 	host, err := networking.HostResolvConf()
 	if err != nil {
-		return fmt.Errorf("read the name servers of this machine: %w", err)
-	}
-	opt := executor.Options{
-		ID: localNode, Engine: engine, Network: s.network, StateDir: s.settings.StateDir, ReadOnly: s.readOnly,
-		DNS:     networking.DNS{Host: host, ClusterDomain: s.settings.Network.ClusterDomain, Servers: s.nameservers()},
-		HostIPs: networking.HostAddresses(), SeccompDir: s.settings.Pods.SeccompDir, DockerConfig: s.dockerConfig(),
-		Config: s.desiredConfig, Slots: s.settings.Pods.Slots,
-		OnEvent: s.podEvent, OnTrouble: s.nodeTrouble,
+		return m, fmt.Errorf("read the name servers of this machine: %w", err)
 	}
 	o := volumes.Options{
 		Dir: filepath.Join(s.settings.StateDir, "volumes"), TmpfsDir: s.settings.RunDir,
 		Protected: []string{s.settings.StateDir},
 	}
-	if s.readOnly {
-		s.volumes = volumes.View(o)
-	} else if s.volumes, err = volumes.New(o); err != nil {
+	v := volumes.View(o)
+	if !s.readOnly {
+		if v, err = volumes.New(o); err != nil {
+			return m, err
+		}
+	}
+	m.network, m.volumes = network, v
+	m.dns = networking.DNS{Host: host, ClusterDomain: s.settings.Network.ClusterDomain, Servers: s.nameservers()}
+	m.hostIPs = networking.HostAddresses()
+	m.clear = func(ctx context.Context) error {
+		return errors.Join(network.Destroy(ctx), v.Destroy(), engine.RemoveSandboxImages(ctx))
+	}
+	return m, nil
+}
+
+// openNode makes the node.
+func (s *System) openNode(open func(*System, []byte) (machine, error), key []byte) error {
+	m, err := open(s, key)
+	if err != nil {
 		return err
 	}
-	opt.Volumes = s.volumes
-	s.node, err = executor.New(opt)
+	s.machine = m
+	s.node, err = executor.New(executor.Options{
+		ID: localNode, Engine: m.engine, Network: m.network, Volumes: m.volumes, StateDir: s.settings.StateDir, ReadOnly: s.readOnly,
+		DNS: m.dns, HostIPs: m.hostIPs, SeccompDir: s.settings.Pods.SeccompDir, DockerConfig: s.dockerConfig(),
+		Config: s.desiredConfig, Slots: s.settings.Pods.Slots,
+		OnEvent: s.podEvent, OnTrouble: s.nodeTrouble,
+	})
 	if err != nil {
 		return err
 	}

@@ -87,7 +87,12 @@ func (a *app) down(ctx context.Context, b api.Backend, names []string, yes, dry 
 	case programs:
 	case !removal.Pending() && !removal.Failed():
 		fmt.Fprintln(a.Stdout, "Nothing to remove.")
-		return nil
+		if dry || (!yes && len(show.Applications) > 0) {
+			return nil
+		}
+		// What pods stood on goes all the same: their network, and the directories for volumes.
+		_, err := b.Down(ctx, api.DownRequest{Applications: names}, nil)
+		return err
 	default:
 		if err := planview.Removal(a.Stdout, show.Applications, planview.Options{Color: a.color(a.Stdout)}); err != nil {
 			return err
