@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/client"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fairlead-dev/fairlead/plan"
@@ -29,8 +31,8 @@ func open(t testing.TB, installation string) *Engine {
 }
 
 func TestContract(t *testing.T) {
-	image := runtimetest.Image(t)
-	f := runtimetest.Commands(image)
+	program := runtimetest.Image(t)
+	f := runtimetest.Commands(program)
 	stranger := open(t, runtimetest.Name(t)).cli
 	t.Cleanup(func() { stranger.Close() })
 	create := func(t *testing.T, c *container.Config, h *container.HostConfig, name string) string {
@@ -54,7 +56,7 @@ func TestContract(t *testing.T) {
 				name = e.name(spec.Identity)
 			}
 		}
-		return create(t, &container.Config{Image: image}, &container.HostConfig{NetworkMode: "none"}, name)
+		return create(t, &container.Config{Image: program}, &container.HostConfig{NetworkMode: "none"}, name)
 	}
 	f.Tamper = func(t *testing.T, id string) string {
 		r, err := stranger.ContainerInspect(t.Context(), id)
@@ -63,7 +65,15 @@ func TestContract(t *testing.T) {
 		}
 		labels := maps.Clone(r.Config.Labels)
 		labels[labelPod] += "-other"
-		return create(t, &container.Config{Image: image, Labels: labels}, &container.HostConfig{NetworkMode: "none"}, runtimetest.Name(t))
+		return create(t, &container.Config{Image: program, Labels: labels}, &container.HostConfig{NetworkMode: "none"}, runtimetest.Name(t))
+	}
+	f.Duplicate = func(t *testing.T, id string) string {
+		return create(t, commit(t, stranger, id), nil, runtimetest.Name(t))
+	}
+	f.Rename = func(t *testing.T, id string) {
+		if err := stranger.ContainerRename(t.Context(), id, runtimetest.Name(t)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	f.Exists = func(t *testing.T, id string) bool {
 		_, err := stranger.ContainerInspect(t.Context(), id)
@@ -80,6 +90,21 @@ func TestContract(t *testing.T) {
 		engines[installation] = e
 		return e
 	}, f)
+}
+
+// commit makes an image of a container, and returns what docker run makes of that.
+func commit(t *testing.T, cli *client.Client, id string) *container.Config {
+	t.Helper()
+	img, err := cli.ContainerCommit(t.Context(), id, container.CommitOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := cli.ImageRemove(context.Background(), img.ID, image.RemoveOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+	return &container.Config{Image: img.ID}
 }
 
 // An engine that is not there is an error that says so, and not at the time of New.
@@ -206,63 +231,5 @@ func TestIdentityRoundTrip(t *testing.T) {
 	}
 	if _, ours := e.identity(l, "sha256:2"); ours {
 		t.Error("another image is believed")
-	}
-}
-
-// The sandbox ends on SIGTERM at once, and reaps the orphans of a pod that shares its processes.
-func TestSandbox(t *testing.T) {
-	image := runtimetest.Image(t)
-	e := open(t, runtimetest.Name(t))
-	defer e.Close()
-	runtimetest.RemoveAll(t, e)
-	ctx := t.Context()
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	sandboxImage, err := e.SandboxImage(ctx)
-	must(err)
-	id := runtimes.Identity{Pod: plan.PodKey{Namespace: "default", Name: "p"}, UID: "u", Container: runtimes.SandboxContainer}
-	sandbox, err := e.Create(ctx, runtimes.ContainerSpec{Identity: id, Image: sandboxImage, NoNetwork: true, PIDMode: "sandbox"})
-	must(err)
-	must(e.Start(ctx, sandbox))
-	id.Container = "main"
-	main, err := e.Create(ctx, runtimes.ContainerSpec{
-		Identity: id, Image: image, SandboxID: sandbox, PIDMode: "sandbox", Command: runtimetest.Program("orphan", "10ms", "--", "wait"),
-	})
-	must(err)
-	must(e.Start(ctx, main))
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		r, err := e.Exec(ctx, main, runtimetest.Program("ps"), 1000)
-		must(err)
-		z, err := e.Exec(ctx, main, runtimetest.Program("zombies"), 1000)
-		must(err)
-		if string(z.Output) == "0\n" {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("zombies are left: %s\n%s", z.Output, r.Output)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	must(e.Kill(ctx, main, "SIGKILL"))
-	start := time.Now()
-	must(e.Kill(ctx, sandbox, "SIGTERM"))
-	for {
-		c, err := e.Inspect(ctx, sandbox)
-		must(err)
-		if !c.Running {
-			if c.ExitCode != 0 {
-				t.Errorf("the sandbox ended with %d", c.ExitCode)
-			}
-			return
-		}
-		if time.Since(start) > 10*time.Second {
-			t.Fatal("the sandbox does not end on SIGTERM")
-		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }

@@ -116,6 +116,12 @@ func TestContract(t *testing.T) {
 		return ""
 	}
 	f.Tamper = func(t *testing.T, id string) string { return machine.Hand().Tamper(id) }
+	f.Duplicate = func(t *testing.T, id string) string { return machine.Hand().Tamper(id) }
+	f.Rename = func(t *testing.T, id string) {
+		if !machine.Hand().Rename(id, runtimetest.Name(t)) {
+			t.Fatal("there is no such container")
+		}
+	}
 	f.Exists = func(t *testing.T, id string) bool {
 		return slices.ContainsFunc(machine.Containers(), func(s fake.State) bool { return s.ID == id })
 	}

@@ -324,6 +324,53 @@ func testTampered(h *harness) {
 	h.untouchable(fresh, copied)
 }
 
+func testCopied(h *harness) {
+	id := h.create(h.Wait)
+	w := h.watch(h.engine)
+	copied := h.Duplicate(h.T, id)
+	h.untouchable(h.engine, copied)
+	if _, ok := h.listed(h.engine, id); !ok {
+		h.Error("the container itself is not listed any more")
+	}
+	fresh := h.openEngine(h.installation)
+	h.untouchable(fresh, copied)
+	h.ok(h.engine.Start(h.ctx, id))
+	h.ok(h.engine.Remove(h.ctx, id))
+	w.await(runtimes.EventRemove, id)
+	h.untouchable(h.engine, copied) // though nothing else has the identity
+	for _, ev := range w.all() {
+		if ev.ContainerID == copied {
+			h.Errorf("an event of the copy: %+v", ev)
+		}
+	}
+}
+
+// A container that somebody renamed is ours, for who knew it before and for who comes later.
+func testRenamed(h *harness) {
+	id := h.run(h.Wait)
+	before := h.inspect(id)
+	w := h.watch(h.engine)
+	h.Rename(h.T, id)
+	w.await(runtimes.EventRename, id)
+	for _, e := range []runtimes.Engine{h.engine, h.openEngine(h.installation)} {
+		listed, ok := h.listed(e, id)
+		if !ok {
+			h.Fatal("it is not listed any more")
+		}
+		if d := cmp.Diff(before, listed); d != "" {
+			h.Fatalf("renaming changed it:\n%s", d)
+		}
+	}
+	fresh := h.openEngine(h.installation)
+	h.ok(fresh.Kill(h.ctx, id, "SIGKILL"))
+	w.await(runtimes.EventDie, id)
+	h.ok(fresh.Remove(h.ctx, id))
+	w.await(runtimes.EventRemove, id)
+	if h.Exists(h.T, id) {
+		h.Error("it is there after Remove")
+	}
+}
+
 func testInstallations(h *harness) {
 	id := h.run(h.Wait)
 	other := h.openEngine(Name(h.T))

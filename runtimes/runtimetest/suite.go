@@ -39,6 +39,11 @@ type Fixture struct {
 	// Tamper makes a copy of a container of ours with all its labels, one of them changed so that the copy
 	// claims to be of another pod. It returns the copy's id.
 	Tamper func(t *testing.T, id string) string
+	// Duplicate makes a copy of a container of ours with all its labels as they are, as committing and running it
+	// does. It returns the copy's id.
+	Duplicate func(t *testing.T, id string) string
+	// Rename gives a container another name.
+	Rename func(t *testing.T, id string)
 	// Exists says whether any container, ours or not, has the id.
 	Exists func(t *testing.T, id string) bool
 	// Disconnect breaks the connections of the events that flow. It may be nil.
@@ -86,6 +91,8 @@ func Engine(t *testing.T, open Opener, f Fixture) {
 		{"environment and arguments", testEnvironment},
 		{"foreign name", testForeignName},
 		{"tampered labels", testTampered},
+		{"copied", testCopied},
+		{"renamed", testRenamed},
 		{"installations", testInstallations},
 		{"canceled", testCanceled},
 		{"events", testEvents},
