@@ -168,6 +168,7 @@ func (s *System) Reconcile(_ context.Context, names []string) error {
 		}
 		if s.down[name] {
 			delete(s.down, name)
+			e.downed = false
 			e.worker.Configure(s.config(*e))
 		}
 		if src, ok := s.sources[e.decl.Source]; ok && src.worker != nil {
@@ -213,7 +214,11 @@ func (s *System) Down(ctx context.Context, r api.DownRequest, on func(api.Event)
 
 	var result api.DownResult
 	for _, n := range names {
-		c := s.removedConfig(entries[n])
+		s.mu.Lock()
+		entry := *entries[n]
+		entry.downed = true
+		c := s.config(entry)
+		s.mu.Unlock()
 		st := reconcile.NewApplication(c, &onlooker{world: (*world)(s)}, s.store, s.planning).Look(ctx)
 		p := api.ApplicationPlan{Name: n, Source: c.Source, Path: c.Path, From: api.Revision{ID: st.Applied, Short: short(st.Applied)}, Plan: st.Plan}
 		if st.Health == reconcile.Failed {
@@ -236,8 +241,9 @@ func (s *System) Down(ctx context.Context, r api.DownRequest, on func(api.Event)
 	s.beginApplying(names)
 	for _, n := range names {
 		e := entries[n]
-		e.worker.Configure(s.removedConfig(e))
 		s.mu.Lock()
+		e.downed = true
+		e.worker.Configure(s.config(*e))
 		if e.unstarted {
 			e.unstarted = false
 			s.runApplication(e)
@@ -273,14 +279,4 @@ func (s *System) Down(ctx context.Context, r api.DownRequest, on func(api.Event)
 		on(api.Event{Time: time.Now(), Type: api.Normal, Reason: "Down", Message: message})
 	}
 	return result, err
-}
-
-// removedConfig is the configuration under which an application deletes what it owns.
-func (s *System) removedConfig(e *applicationEntry) reconcile.Config {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := s.config(*e)
-	c.Removed, c.Orphan, c.Suspend, c.Manual, c.DependsOn = true, false, false, false, nil
-	c.Application = plan.Application{Name: c.Name, Source: c.Source, Path: c.Path, Prune: true, AllowEmpty: true}
-	return c
 }

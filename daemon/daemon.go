@@ -111,6 +111,7 @@ type System struct {
 	stepsDone    map[string]int // of the plan that an application's worker carries out
 	held         map[string]string
 	pods         map[string]string // application to what was last seen of its pods
+	silent       bool              // the node did not answer then
 }
 
 // New puts a System together. It changes nothing on the engine.
@@ -308,11 +309,11 @@ func (s *System) nodeChanged() {
 	s.recorder.SetEngineUp(state.Node, !state.Stale)
 	s.mu.Lock()
 	for name, e := range s.applications {
-		if before, known := s.pods[name]; now[name] != before || !known || state.Stale {
+		if before, known := s.pods[name]; now[name] != before || !known || state.Stale || s.silent {
 			e.worker.Poke()
 		}
 	}
-	s.pods = now
+	s.pods, s.silent = now, state.Stale
 	s.mu.Unlock()
 	s.events.touch()
 }

@@ -20,6 +20,8 @@ type Application struct {
 	Prune bool `json:"prune,omitempty"`
 	// AllowEmpty allows a complete render without any object to prune everything.
 	AllowEmpty bool `json:"allowEmpty,omitempty"`
+	// Removed says why everything of the application goes; empty while the application stays.
+	Removed string `json:"removed,omitempty"`
 	// Force replaces objects whose immutable fields changed.
 	Force bool `json:"force,omitempty"`
 	// Ignore are fields whose drift and changes are left alone.

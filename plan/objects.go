@@ -246,7 +246,11 @@ func (b *builder) pruneObjects(applied []Applied) {
 		}
 		c := b.change(a.Ref)
 		c.Action, c.Cause = ActionDelete, "gone from the source"
-		b.removeAll(a.Ref, a.Ref.String()+" is gone from the source")
+		why := a.Ref.String() + " is gone from the source"
+		if removed := b.desired.Application.Removed; removed != "" {
+			c.Cause, why = removed, removed
+		}
+		b.removeAll(a.Ref, why)
 	}
 }
 

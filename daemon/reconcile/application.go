@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -34,6 +33,8 @@ type Config struct {
 	// Removed says that the application is no longer declared: everything of it goes, then its worker ends.
 	// Orphan lets what runs run on in that case, owned by nobody.
 	Removed, Orphan bool
+	// Why says in words why it is removed, when not because it is no longer declared.
+	Why string
 }
 
 // World is what the worker of an application asks of its surroundings. Every method may be called
@@ -197,7 +198,7 @@ func (a *Application) pass(ctx context.Context) time.Time {
 		}
 		p, took = a.compute(ctx, c, desired)
 	}
-	st.Plan, st.Planned, st.Diags = p, took, append(slices.Clone(a.rendered.diags), p.Diags...)
+	st.Plan, st.Planned, st.Diags = p, took, findings(a.rendered, p)
 
 	// What is broken is said whatever else is done about what was good before.
 	said := func(h Health, reason, detail string, next time.Time) time.Time {
@@ -298,7 +299,7 @@ func (a *Application) Look(ctx context.Context) Status {
 	}
 	st.Desired = a.rendered.desired
 	st.Plan, st.Planned = a.compute(ctx, c, a.rendered.desired)
-	st.Diags = append(slices.Clone(a.rendered.diags), st.Plan.Diags...)
+	st.Diags = findings(a.rendered, st.Plan)
 	st.Inventory = r.Inventory
 	st.Health, st.Reason, st.Detail = rollup(st.Plan, stale)
 	if len(a.silent) > 0 && st.Health != Failed {

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -115,6 +116,7 @@ func (a *Application) render(ctx context.Context, c Config) (SourceStatus, probl
 func removed(c Config) plan.Application {
 	app := c.Application
 	app.Prune, app.AllowEmpty = true, true
+	app.Removed = cmp.Or(c.Why, "the application is no longer declared")
 	return app
 }
 

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,6 +63,9 @@ func (a *Application) Status() Status {
 
 // rollup sums up the workloads of a plan that has nothing to do.
 func rollup(p plan.Plan, stale problem) (Health, string, string) {
+	if p.Diags.HasErrors() {
+		return Failed, "PlanFailed", summary(p.Diags)
+	}
 	health, reason, detail := Healthy, "Applied", ""
 	for _, w := range p.Status {
 		switch Health(w.Health) {
@@ -71,9 +75,6 @@ func rollup(p plan.Plan, stale problem) (Health, string, string) {
 			health, reason, detail = Progressing, w.Reason, w.Ref.String()+": "+w.Message
 		case Healthy, Failed, Suspended:
 		}
-	}
-	if p.Diags.HasErrors() {
-		return Failed, "PlanFailed", summary(p.Diags)
 	}
 	if health == Healthy && stale.reason != "" {
 		return Degraded, stale.reason, stale.detail
@@ -92,6 +93,17 @@ func silence(nodes []plan.NodeID) string {
 		verb = " do"
 	}
 	return strings.Join(names, ", ") + verb + " not answer; what runs there is left as it is"
+}
+
+// findings are all of rendering and of planning.
+func findings(r rendered, p plan.Plan) diag.List {
+	out := slices.Clone(r.diags)
+	for _, d := range p.Diags {
+		if r.ok || d.Code != "incomplete" { // what is wrong was found when rendering
+			out = append(out, d)
+		}
+	}
+	return out
 }
 
 // summary says the first finding and how many there are.
