@@ -115,7 +115,8 @@ var classes = []error{
 
 // takenPort finds the host port in what the engine says of one that is taken: by another container, or by a
 // program on the host.
-var takenPort = regexp.MustCompile(`(?:Bind for|listen (?:tcp|udp|sctp)[46]?) (\S+?):? (?:failed: port is already allocated|bind: address already in use)`)
+var takenPort = regexp.MustCompile(
+	`(?:Bind for|listen (?:tcp|udp|sctp)[46]?|failed to bind host port(?: for)?) (\[[^\]\s]*\]:\d+|[^\s:]+:\d+)\S* (?:failed: port is already allocated|(?:bind: )?address already in use)`)
 
 // classify adds the class. Errors of registries are classified by registryError first.
 func (e *Engine) classify(err error) error {
