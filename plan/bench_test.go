@@ -54,5 +54,14 @@ func BenchmarkCompute(b *testing.B) {
 				plan.Expand(shop, objs, true)
 			}
 		})
+		b.Run(fmt.Sprintf("expand-one/%d", n), func(b *testing.B) {
+			var e plan.Expander
+			e.Expand(shop, objs, true)
+			for i := 0; b.Loop(); i++ {
+				app := shop
+				app.Revision = fmt.Sprint(i)
+				e.Expand(app, [][]object.Object{objs, changed}[i%2], true)
+			}
+		})
 	}
 }

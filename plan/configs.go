@@ -134,11 +134,11 @@ func configUses(namespace string, spec *corev1.PodSpec) []configUse {
 
 // resolveConfigs returns the ConfigMaps and Secrets that the workload's pods refer to and that exist,
 // sorted, and a warning for each that is missing.
-func resolveConfigs(w *Workload, configs map[object.Ref]Config) ([]Config, diag.List) {
+func resolveConfigs(w *Workload, uses []configUse, configs map[object.Ref]Config) ([]Config, diag.List) {
 	var out []Config
 	var found diag.List
 	seen := map[object.Ref]bool{}
-	for _, u := range configUses(w.Namespace, w.Pod.Spec) {
+	for _, u := range uses {
 		if seen[u.ref] {
 			continue
 		}

@@ -291,6 +291,6 @@ func (b *builder) like(w *Workload, model *pod, key PodKey) *Pod {
 		Owner: w.Ref, Template: model.Template, Labels: model.Labels, Annotations: model.Annotations, Spec: model.Spec, Index: -1,
 	}
 	copied := Workload{Object: w.Object, Pod: p}
-	p.Configs, _ = resolveConfigs(&copied, b.desired.Configs)
+	p.Configs, _ = resolveConfigs(&copied, configUses(copied.Namespace, copied.Pod.Spec), b.desired.Configs)
 	return p
 }

@@ -31,27 +31,7 @@ func (w *Workload) pod(key PodKey) *Pod {
 // Expand sorts an application's objects into what the planner works on. It is the only place
 // that knows what a workload means.
 func Expand(app Application, objs []object.Object, complete bool) (Desired, diag.List) {
-	d := Desired{Application: app, Complete: complete, Configs: map[object.Ref]Config{}}
-	d.Objects = sortedBy(objs, func(a, b object.Object) int { return object.Compare(a.Ref, b.Ref) })
-	var found diag.List
-	d.Objects, found = withoutDuplicates(d.Objects)
-	for i := range d.Objects {
-		found = append(found, unsupported(d.Objects[i])...)
-		if c, ok := configOf(d.Objects[i]); ok {
-			d.Configs[c.Ref] = c
-		}
-	}
-	for i := range d.Objects {
-		w, ok := workloadOf(app, d.Objects[i])
-		if !ok {
-			continue
-		}
-		var missing diag.List
-		w.Pod.Configs, missing = resolveConfigs(&w, d.Configs)
-		found = append(found, missing...)
-		d.Workloads = append(d.Workloads, w)
-	}
-	return d, found
+	return new(Expander).Expand(app, objs, complete)
 }
 
 // withoutDuplicates keeps the first of objects with the same Ref.

@@ -62,23 +62,54 @@ func unsupported(o object.Object) diag.List {
 	return w.found
 }
 
-// supportIndex finds the row of a field. It follows from the table alone.
-var supportIndex = sync.OnceValue(func() map[reflect.Type]map[string]row {
-	index := make(map[reflect.Type]map[string]row, len(fieldTable))
+// structFields is a struct of the table, prepared so that looking at a value asks reflect for as little as possible.
+type structFields struct {
+	fields []structField
+	// names are the fields that an element of a list can be named by, the first choice first.
+	names [][]int
+}
+
+// structField is a field that is looked at: one of JSON, or what is inline.
+type structField struct {
+	index  int
+	name   string
+	inline bool
+	row    row
+}
+
+// supportIndex finds the rows of a struct. It follows from the table alone.
+var supportIndex = sync.OnceValue(func() map[reflect.Type]*structFields {
+	index := make(map[reflect.Type]*structFields, len(fieldTable))
+	for typ, rows := range tableRows() {
+		known := &structFields{names: nameFields(typ)}
+		for i := range typ.NumField() {
+			name, inline := jsonName(typ.Field(i))
+			if inline || name != "" {
+				known.fields = append(known.fields, structField{index: i, name: name, inline: inline, row: rows[name]})
+			}
+		}
+		index[typ] = known
+	}
+	return index
+})
+
+// tableRows is the table by struct and field.
+func tableRows() map[reflect.Type]map[string]row {
+	table := make(map[reflect.Type]map[string]row, len(fieldTable))
 	for _, s := range fieldTable {
 		rows := make(map[string]row, len(s.rows))
 		for _, r := range s.rows {
 			rows[r.field] = r
 		}
-		index[s.typ] = rows
+		table[s.typ] = rows
 	}
-	return index
-})
+	return table
+}
 
 // supportWalk is the state of one look at an object.
 type supportWalk struct {
 	object object.Object
-	index  map[reflect.Type]map[string]row
+	index  map[reflect.Type]*structFields
 	found  diag.List
 }
 
@@ -91,14 +122,15 @@ func (w *supportWalk) value(p path, v reflect.Value) {
 	case reflect.Slice:
 		for i := range v.Len() {
 			e := v.Index(i)
-			if e.Kind() != reflect.Struct {
-				return
+			known := w.index[e.Type()]
+			if known == nil {
+				return // of what is not in the table nothing is reported
 			}
-			w.value(p.element(elementName(e, i)), e)
+			w.fields(p.element(elementName(e, known.names, i)), e, known)
 		}
 	case reflect.Struct:
-		if rows := w.index[v.Type()]; rows != nil {
-			w.fields(p, v, rows)
+		if known := w.index[v.Type()]; known != nil {
+			w.fields(p, v, known)
 		}
 	case reflect.Map:
 		if list, ok := v.Interface().(corev1.ResourceList); ok {
@@ -107,19 +139,18 @@ func (w *supportWalk) value(p path, v reflect.Value) {
 	}
 }
 
-func (w *supportWalk) fields(p path, v reflect.Value, rows map[string]row) {
-	t := v.Type()
-	for i := range t.NumField() {
-		f := v.Field(i)
-		name, inline := jsonName(t.Field(i))
-		if inline {
+func (w *supportWalk) fields(p path, v reflect.Value, known *structFields) {
+	for i := range known.fields {
+		field := &known.fields[i]
+		f := v.Field(field.index)
+		if f.IsZero() {
+			continue
+		}
+		if field.inline {
 			w.value(p, f)
 			continue
 		}
-		if f.IsZero() || name == "" {
-			continue
-		}
-		r, at := rows[name], p.key(name)
+		r, at := &field.row, p.key(field.name)
 		switch r.support {
 		case works:
 			if r.except != nil {
@@ -131,7 +162,7 @@ func (w *supportWalk) fields(p path, v reflect.Value, rows map[string]row) {
 			w.value(at, f)
 		case noEffect, refused:
 			if r.allowed == nil || !r.allowed(plainValue(f)) {
-				w.report(at, r)
+				w.report(at, *r)
 			}
 		}
 	}
@@ -173,10 +204,22 @@ func plainValue(v reflect.Value) any {
 	return v.Interface()
 }
 
+// nameFields returns the fields that an element of a list can be named by.
+func nameFields(t reflect.Type) [][]int {
+	var out [][]int
+	for _, name := range [...]string{"Name", "ContainerPort", "MountPath", "DevicePath", "IP", "Path", "ConditionType"} {
+		f, ok := t.FieldByName(name)
+		if ok && (f.Type.Kind() == reflect.String || f.Type.Kind() == reflect.Int32) {
+			out = append(out, f.Index)
+		}
+	}
+	return out
+}
+
 // elementName returns the name of an element of a list, or its position.
-func elementName(v reflect.Value, i int) string {
-	for _, f := range [...]string{"Name", "ContainerPort", "MountPath", "DevicePath", "IP", "Path", "ConditionType"} {
-		switch n := v.FieldByName(f); n.Kind() {
+func elementName(v reflect.Value, names [][]int, i int) string {
+	for _, f := range names {
+		switch n := v.FieldByIndex(f); n.Kind() {
 		case reflect.String:
 			if n.Len() > 0 {
 				return n.String()

@@ -25,7 +25,7 @@ var updateFields = flag.Bool("update-fields", false, "rewrite docs/fields.md")
 // TestEveryFieldHasARow walks the API types from the objects that are run: a field in no row would be
 // dropped in silence, and a row without a field is about nothing.
 func TestEveryFieldHasARow(t *testing.T) {
-	index := supportIndex()
+	index := tableRows()
 	seen := map[reflect.Type]bool{}
 	var walk func(typ reflect.Type)
 	walk = func(typ reflect.Type) {
