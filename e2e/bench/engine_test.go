@@ -223,7 +223,7 @@ func newFloor(b *testing.B, e engine, d *daemon, image string, args ...string) *
 	}
 	b.Cleanup(func() {
 		err := e.clean(f.prefix)
-		_, rmErr := e.ImageRemove(context.Background(), f.sandbox, image0())
+		_, rmErr := e.ImageRemove(context.Background(), f.sandbox, unnamed())
 		if err := errors.Join(err, rmErr); err != nil {
 			b.Error(err)
 		}
@@ -231,8 +231,8 @@ func newFloor(b *testing.B, e engine, d *daemon, image string, args ...string) *
 	return f
 }
 
-// image0 are the options to remove an image's name.
-func image0() image.RemoveOptions { return image.RemoveOptions{} }
+// unnamed are the options to take an image its name, though somebody runs it.
+func unnamed() image.RemoveOptions { return image.RemoveOptions{Force: true} }
 
 // slot runs one call of those that keep the engine busy.
 func (f *floor) slot(call func() error) error {
