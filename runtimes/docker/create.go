@@ -69,7 +69,7 @@ func (e *Engine) body(s runtimes.ContainerSpec, now time.Time) (*container.Confi
 	h := &container.HostConfig{
 		Init:          &noInit,
 		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
-		LogConfig:     container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "10m", "max-file": "3"}},
+		LogConfig:     containerLog(),
 		CapAdd:        s.CapAdd, CapDrop: s.CapDrop, Privileged: s.Privileged, ReadonlyRootfs: s.ReadOnlyRoot,
 		OomScoreAdj: s.OOMScoreAdj, ShmSize: s.ShmBytes,
 	}
@@ -115,6 +115,11 @@ func (e *Engine) body(s runtimes.ContainerSpec, now time.Time) (*container.Confi
 		h.NetworkMode = network.NetworkNone
 	}
 	return c, h, nil, err
+}
+
+// containerLog is the engine's log that can be read back, in files that cannot fill the disk.
+func containerLog() container.LogConfig {
+	return container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "10m", "max-file": "3"}}
 }
 
 // endpoint gives a pod on an engine network the address that was chosen for it; the engine chooses
