@@ -18,17 +18,25 @@ func newClaims() *claims {
 	return &claims{owner: map[object.Ref]string{}, held: map[string][]object.Ref{}}
 }
 
-// hold replaces what application holds by refs, as far as nobody else holds it.
-func (c *claims) hold(application string, refs []object.Ref) {
+// hold replaces what application holds by refs, as far as nobody else holds it, and reports whether it
+// let anything go.
+func (c *claims) hold(application string, refs []object.Ref) (letGo bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, r := range c.held[application] {
+	before := c.held[application]
+	for _, r := range before {
 		if c.owner[r] == application {
 			delete(c.owner, r)
 		}
 	}
 	c.held[application] = nil
 	c.take(application, refs)
+	for _, r := range before {
+		if c.owner[r] != application {
+			return true
+		}
+	}
+	return false
 }
 
 // take adds those of refs that nobody holds to what application holds, and returns the others with their owner.

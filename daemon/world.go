@@ -15,6 +15,7 @@ import (
 	"github.com/fairlead-dev/fairlead/render"
 	"github.com/fairlead-dev/fairlead/render/diag"
 	"github.com/fairlead-dev/fairlead/render/object"
+	"github.com/fairlead-dev/fairlead/sources"
 )
 
 // world is the System as the workers of applications see it.
@@ -97,7 +98,9 @@ func (s *System) render(ctx context.Context, cache *render.Cache, application st
 func (w *world) Declared(application string, objects []object.Object) diag.List {
 	s := w.system()
 	d, found := s.declarations(objects)
+	beside := configsBeside(objects)
 	s.mu.Lock()
+	s.beside[application] = beside
 	_, declared := s.declared[application]
 	if e := s.applications[application]; e != nil && (!e.decl.Prune || (len(objects) == 0 && !e.decl.AllowEmpty)) {
 		d.Incomplete = true // what is gone may not be deleted, so it stays declared
@@ -195,12 +198,15 @@ func (w *world) Changed(st reconcile.Status) {
 	}
 	s.mu.Lock()
 	before := s.seen[st.Config.Name]
-	now := seen{health: st.Health, reason: st.Reason, detail: st.Detail, applied: st.Applied}
+	now := seen{health: st.Health, reason: st.Reason, detail: st.Detail, applied: st.Applied, revision: st.Revision}
 	s.seen[st.Config.Name] = now
 	newDrift := newDrift(s.drift[st.Config.Name], st.Plan.Drift)
 	s.drift[st.Config.Name] = st.Plan.Drift
 	var waiting []*applicationEntry
 	for _, e := range s.applications {
+		if before.revision != now.revision && (len(e.decl.SubstituteFrom) > 0 || e.decl.DecryptionSecret.Name != "") {
+			waiting = append(waiting, e) // what it refers to may be another now
+		}
 		for _, d := range e.decl.DependsOn {
 			if d == st.Config.Name {
 				waiting = append(waiting, e)
@@ -226,6 +232,7 @@ func (w *world) Changed(st reconcile.Status) {
 type seen struct {
 	health                  reconcile.Health
 	reason, detail, applied string
+	revision                sources.Revision
 }
 
 // newDrift returns what is in now and was not in before.
@@ -285,7 +292,20 @@ func (s *System) hold(st reconcile.Status) {
 	for _, o := range st.Inventory {
 		refs = append(refs, o.Ref)
 	}
-	s.claims.hold(st.Config.Name, refs)
+	if s.claims.hold(st.Config.Name, refs) {
+		s.wakeOthers(st.Config.Name)
+	}
+}
+
+// wakeOthers wakes all applications but one, which gave up something that others may want.
+func (s *System) wakeOthers(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for other, e := range s.applications {
+		if other != name {
+			e.worker.Poke()
+		}
+	}
 }
 
 // reporter turns the progress of a walk into events, metrics and log lines.

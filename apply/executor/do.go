@@ -25,7 +25,9 @@ func (n *Node) Do(ctx context.Context, s plan.Step) error {
 	}
 	switch a := s.Args.(type) {
 	case plan.PullImage:
-		return n.images.pull(ctx, a)
+		err := n.images.pull(ctx, a)
+		n.suspect(err)
+		return err
 	case plan.CreatePod:
 		return n.doCreate(ctx, a.Pod)
 	case plan.WaitReady:
