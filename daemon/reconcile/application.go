@@ -88,6 +88,8 @@ type Application struct {
 	loaded bool
 	// rendered is the newest snapshot's, good the last that was complete: it stays in force while the newest is not.
 	rendered, good rendered
+	expander       plan.Expander
+	last           memo
 	failures       int
 	notUntil       time.Time
 	failed         error

@@ -91,7 +91,7 @@ func (a *Application) render(ctx context.Context, c Config) (SourceStatus, probl
 	if complete {
 		found = append(found, a.world.Declared(c.Name, result.Objects)...)
 	}
-	desired, more := plan.Expand(app, result.Objects, complete)
+	desired, more := a.expander.Expand(app, result.Objects, complete)
 	found = append(found, more...)
 	desired.Complete = !found.HasErrors()
 	now := rendered{revision: source.Snapshot.Revision, options: fingerprint, desired: desired, diags: found, ok: desired.Complete}
@@ -134,12 +134,8 @@ func optionsFingerprint(c Config, o render.Options, found diag.List) []byte {
 	return b
 }
 
-// compute observes and plans, and returns how long planning took.
+// compute observes and plans, and returns how long planning took; 0 when nothing is other than before.
 func (a *Application) compute(ctx context.Context, c Config, d plan.Desired) (plan.Plan, time.Duration) {
-	refs := make([]object.Ref, len(d.Objects))
-	for i, o := range d.Objects {
-		refs[i] = o.Ref
-	}
 	nodes := a.world.Observe(ctx)
 	a.silent = nil
 	for _, n := range nodes {
@@ -150,9 +146,8 @@ func (a *Application) compute(ctx context.Context, c Config, d plan.Desired) (pl
 	o := plan.Observed{
 		Nodes:   nodes,
 		Applied: a.record.Inventory,
-		Claims:  a.world.Claims(c.Name, refs),
+		Claims:  a.world.Claims(c.Name, a.last.refsOf(d)),
 	}
 	o.Now = time.Now()
-	p := plan.Compute(d, o, a.options)
-	return p, time.Since(o.Now)
+	return a.last.compute(d, o, a.options)
 }
