@@ -12,7 +12,6 @@ import (
 	"github.com/fairlead-dev/fairlead/daemon/api"
 	"github.com/fairlead-dev/fairlead/daemon/applications"
 	"github.com/fairlead-dev/fairlead/daemon/reconcile"
-	"github.com/fairlead-dev/fairlead/plan"
 )
 
 // Apply makes one pass and returns when every application is done or failed.

@@ -101,6 +101,7 @@ type System struct {
 	applying     bool
 	only         []string // limits a pass to these applications
 	declared     map[string]applications.Declared
+	beside       map[string]map[object.Ref]plan.Config // what is beside an application's declarations, by its name
 	sources      map[string]*sourceEntry
 	applications map[string]*applicationEntry
 	down         map[string]bool             // removed by hand, until somebody asks for a reconciliation
@@ -121,7 +122,7 @@ func New(o Options) (_ *System, err error) {
 		recorder: telemetry.NewRecorder(o.Version, ""), health: telemetry.NewHealth(telemetry.CheckReconciled, telemetry.CheckEngine),
 		events: newEvents(o.Settings.Events.Keep), claims: newClaims(),
 		declared: map[string]applications.Declared{}, sources: map[string]*sourceEntry{}, applications: map[string]*applicationEntry{},
-		down: map[string]bool{}, looked: map[string]reconcile.Status{}, seen: map[string]seen{}, drift: map[string][]plan.Drift{}, restarts: map[string]int{}, stepsDone: map[string]int{}, held: map[string]string{}, pods: map[string]string{},
+		down: map[string]bool{}, beside: map[string]map[object.Ref]plan.Config{}, looked: map[string]reconcile.Status{}, seen: map[string]seen{}, drift: map[string][]plan.Drift{}, restarts: map[string]int{}, stepsDone: map[string]int{}, held: map[string]string{}, pods: map[string]string{},
 	}
 	defer func() {
 		if err != nil {
@@ -366,6 +367,15 @@ func (s *System) lookup(ref applications.Ref) (map[string][]byte, bool) {
 
 // desiredConfig returns a ConfigMap or Secret as an application has it now.
 func (s *System) desiredConfig(ref object.Ref) (plan.Config, bool) {
+	// What is declared may start before the pass that declares it has ended.
+	s.mu.Lock()
+	for _, configs := range s.beside {
+		if c, ok := configs[ref]; ok {
+			s.mu.Unlock()
+			return c, true
+		}
+	}
+	s.mu.Unlock()
 	for _, st := range s.statuses() {
 		if c, ok := st.Desired.Configs[ref]; ok {
 			return c, true

@@ -38,6 +38,7 @@ type applicationEntry struct {
 	stop       func()
 	unstarted  bool // its worker waits for a decision
 	removed    bool // no longer declared; its worker deletes what it owns, then ends
+	downed     bool // whatever is declared, its worker deletes what it owns, then ends
 }
 
 // declare replaces what one declarer declares, and starts, changes and removes workers accordingly.
@@ -192,10 +193,13 @@ func (s *System) runApplication(entry *applicationEntry) {
 
 // ended forgets an application that is gone.
 func (s *System) ended(name string, entry *applicationEntry) {
-	s.claims.hold(name, nil)
+	if s.claims.hold(name, nil) {
+		s.wakeOthers(name)
+	}
 	s.mu.Lock()
 	if s.applications[name] == entry {
 		delete(s.applications, name)
+		delete(s.beside, name)
 		s.sync() // it may have been declared again meanwhile
 	}
 	s.mu.Unlock()
@@ -214,6 +218,11 @@ func (s *System) config(e applicationEntry) reconcile.Config {
 		c.RetryInterval = time.Duration(s.settings.Defaults.RetryInterval)
 	}
 	c.Render.AllowUnsupported = c.Render.AllowUnsupported || s.settings.AllowUnsupported
+	if e.downed {
+		c.Removed, c.Orphan, c.Suspend, c.Manual, c.DependsOn = true, false, false, false, nil
+		c.Why = "it was asked for"
+		c.Application = plan.Application{Name: c.Name, Source: c.Source, Path: c.Path, Prune: true, AllowEmpty: true}
+	}
 	return c
 }
 
@@ -271,17 +280,22 @@ func (s *System) declarations(objects []object.Object) (applications.Declared, d
 
 // secretsOf looks up Secrets among the objects first, and then among those of every application.
 func (s *System) secretsOf(objects []object.Object) applications.Secrets {
-	beside := map[object.Ref]plan.Config{}
-	if slices.ContainsFunc(objects, func(o object.Object) bool { return o.Kind == "Secret" && o.Group == "" }) {
-		desired, _ := plan.Expand(plan.Application{}, objects, true) // the findings are the application's own
-		beside = desired.Configs
-	}
+	beside := configsBeside(objects)
 	return func(namespace, name string) (map[string][]byte, bool) {
 		if c, ok := beside[object.Ref{Kind: "Secret", Namespace: namespace, Name: name}]; ok {
 			return c.Data, true
 		}
 		return s.lookup(applications.Ref{Kind: "Secret", Namespace: namespace, Name: name})
 	}
+}
+
+// configsBeside returns the ConfigMaps and Secrets among objects that declare applications, nothing for others.
+func configsBeside(objects []object.Object) map[object.Ref]plan.Config {
+	if !slices.ContainsFunc(objects, func(o object.Object) bool { return applications.IsDeclaration(o.Ref) }) {
+		return nil
+	}
+	desired, _ := plan.Expand(plan.Application{}, objects, true) // the findings are the application's own
+	return desired.Configs
 }
 
 // start runs f until the returned function is called or the system ends; a system that does not run starts nothing.

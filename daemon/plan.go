@@ -65,6 +65,9 @@ func (s *System) lookAll(ctx context.Context, at map[string]reconcile.SourceStat
 		if len(next) == 0 {
 			return looked, nil
 		}
+		if err := s.fetchDeclared(ctx, on); err != nil {
+			return nil, err
+		}
 		slices.SortFunc(next, func(a, b *applicationEntry) int { return strings.Compare(a.decl.Name, b.decl.Name) })
 		for _, e := range next {
 			if ctx.Err() != nil {
@@ -113,12 +116,21 @@ func (s *System) planned(st reconcile.Status, at map[string]reconcile.SourceStat
 
 // fetchAll fetches every source. What fails is in the source's status.
 func (s *System) fetchAll(ctx context.Context, on func(api.Event)) error {
+	return s.fetchThose(ctx, on, func(reconcile.SourceStatus) bool { return true })
+}
+
+// fetchDeclared fetches the sources that were declared by what was looked at, and not fetched before.
+func (s *System) fetchDeclared(ctx context.Context, on func(api.Event)) error {
+	return s.fetchThose(ctx, on, func(st reconcile.SourceStatus) bool { return st.Snapshot.Revision == "" && st.Err == nil })
+}
+
+func (s *System) fetchThose(ctx context.Context, on func(api.Event), wanted func(reconcile.SourceStatus) bool) error {
 	s.mu.Lock()
 	entries := slices.Collect(maps.Values(s.sources))
 	s.mu.Unlock()
 	var wg sync.WaitGroup
 	for _, e := range entries {
-		if e.worker == nil {
+		if e.worker == nil || !wanted(e.worker.Status()) {
 			continue
 		}
 		if on != nil {

@@ -61,6 +61,9 @@ func (b *builder) replicas(w *Workload, n *int32) int {
 	if have := b.appliedOf(w.Ref); have != nil {
 		v, _ := parse(have.Written).(map[string]any)
 		spec, _ := v["spec"].(map[string]any)
+		if spec != nil && spec["replicas"] == nil {
+			return 1 // the default
+		}
 		if n, err := jsonInt(spec["replicas"]); err == nil {
 			return max(0, n)
 		}

@@ -71,7 +71,7 @@ func (rd *reader) readGitRepository(d declaration, table *node) {
 			s.Repository.Auth = fluxAuth(r, g.Spec.URL, s.SecretRef, data)
 		} else {
 			r.error("unknown-reference", "spec.secretRef.name", "there is no "+s.SecretRef.String(),
-				"put it into the directory secretsDir of the settings, or declare it beside the GitRepository")
+				"declare it beside the GitRepository, or put it into configDir of the settings")
 		}
 	}
 	s.Repository.HideCredentials()

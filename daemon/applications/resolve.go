@@ -62,7 +62,7 @@ func ResolveDecryption(a Application, lookup Lookup) ([]string, diag.List) {
 	r := &reporter{ref: a.Ref, origin: a.Origin}
 	data, ok := lookup(a.DecryptionSecret)
 	if !ok {
-		r.error("unknown-reference", at, "there is no "+a.DecryptionSecret.String(), "put it into the directory secretsDir of the settings")
+		r.error("unknown-reference", at, "there is no "+a.DecryptionSecret.String(), "declare it beside the application, or put it into configDir of the settings")
 		return nil, r.list
 	}
 	var keys []string

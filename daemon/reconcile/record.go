@@ -31,6 +31,7 @@ func (a *Application) recordIntent(p plan.Plan, desired plan.Desired) error {
 		if i, known := byRef[ch.Ref]; known {
 			if ch.Action == plan.ActionUpdate {
 				was := inventory[i]
+				applied = applied.Keep(was, desired.Application.Ignore)
 				applied.Finished, applied.Succeeded, applied.FinishReason = was.Finished, was.Succeeded, was.FinishReason
 			}
 			inventory[i] = applied
