@@ -43,6 +43,7 @@ type Engine struct {
 	bounds    bounds
 	checking  chan struct{} // holds one: who looks at the engine's version
 	checked   atomic.Bool
+	making    chan struct{} // holds one: who makes the sandbox image
 	memory    memory
 	work      sync.WaitGroup // ends commands that were given up
 
@@ -65,7 +66,7 @@ func New(o Options) (*Engine, error) {
 		return nil, fmt.Errorf("the installation's name %q begins the names of containers: it must begin with a letter or a digit, go on with letters, digits, '_', '.' and '-', and have at most 63 bytes",
 			o.Installation)
 	}
-	e := &Engine{opt: o, bounds: bounds{read: 30 * time.Second, change: 2 * time.Minute}, checking: make(chan struct{}, 1)}
+	e := &Engine{opt: o, bounds: bounds{read: 30 * time.Second, change: 2 * time.Minute}, checking: make(chan struct{}, 1), making: make(chan struct{}, 1)}
 	e.memory.init()
 	opts := []client.Opt{client.FromEnv, client.WithAPIVersionNegotiation(), client.WithUserAgent("fairlead")}
 	if o.Host != "" {

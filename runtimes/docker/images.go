@@ -100,21 +100,35 @@ func follow(stream io.Reader, progress func(string)) error {
 }
 
 // SandboxImage makes the sandbox image present. Its tag is the digest of its content, so another version of
-// fairlead brings its own.
+// fairlead brings its own. Once it was seen it is taken to be there; Create makes it again when it is not.
 func (e *Engine) SandboxImage(ctx context.Context) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
 	e.mu.Lock()
 	id := e.sandbox
 	e.mu.Unlock()
 	if id != "" {
-		// It may have been removed meanwhile, for example with all images that no container uses.
-		if _, err := e.Image(ctx, id); !errors.Is(err, runtimes.ErrNotFound) {
-			return id, err
-		}
+		return id, nil
 	}
 	ctx, done, err := e.begin(ctx, e.bounds.change)
 	defer done()
 	if err != nil {
 		return "", e.wrap(ctx, "make the sandbox image present", err)
+	}
+	// The first pods of a node come together. Each import would take the name from the one before and leave
+	// that image without one, so one caller makes the image and the others wait for it.
+	select {
+	case e.making <- struct{}{}:
+		defer func() { <-e.making }()
+	case <-ctx.Done():
+		return "", e.wrap(ctx, "make the sandbox image present", ctx.Err())
+	}
+	e.mu.Lock()
+	made := e.sandbox
+	e.mu.Unlock()
+	if made != id {
+		return made, nil
 	}
 	info, err := e.cli.ServerVersion(ctx)
 	if err != nil {
@@ -168,4 +182,23 @@ func (e *Engine) importImage(ctx context.Context, ref string, program []byte) er
 		return e.wrap(ctx, "import the sandbox image", err)
 	}
 	return nil
+}
+
+// lostSandboxImage makes the sandbox image again if it is what a container could not be made from, because somebody
+// removed it, for example with all images that no container uses. It returns its new id, or "".
+func (e *Engine) lostSandboxImage(ctx context.Context, id string) string {
+	e.mu.Lock()
+	lost := id != "" && id == e.sandbox
+	if lost {
+		e.sandbox = ""
+	}
+	e.mu.Unlock()
+	if !lost {
+		return ""
+	}
+	again, err := e.SandboxImage(ctx)
+	if err != nil || again == id {
+		return ""
+	}
+	return again
 }

@@ -2,15 +2,18 @@ package docker
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/runtimes"
@@ -30,6 +33,9 @@ func newProxiedPod(t *testing.T) (p pod, image string, via *proxy) {
 // The life of a container costs one request for each call.
 func TestRequests(t *testing.T) {
 	p, image, via := newProxiedPod(t)
+	_, err := p.e.SandboxImage(p.ctx)
+	p.must(err)
+	via.take()
 	sandbox := p.sandbox(nil)
 	expect := func(what string, want ...string) {
 		t.Helper()
@@ -37,7 +43,7 @@ func TestRequests(t *testing.T) {
 			t.Errorf("requests of %s (-want +got):\n%s", what, d)
 		}
 	}
-	via.take()
+	expect("sandbox", "POST containers/create", "POST containers/ID/start")
 	id := p.run(runtimes.ContainerSpec{Identity: identity("main"), Image: image, SandboxID: sandbox, Command: runtimetest.Program("wait")})
 	expect("create and start", "POST containers/create", "POST containers/ID/start")
 	p.must(p.e.Kill(p.ctx, id, "SIGKILL"))
@@ -48,7 +54,7 @@ func TestRequests(t *testing.T) {
 	id = p.run(runtimes.ContainerSpec{Identity: identity("main"), Image: image, SandboxID: sandbox, Command: runtimetest.Program("wait")})
 	ended := await(t, p.e, runtimes.EventDie, id)
 	via.take()
-	_, err := p.e.List(p.ctx)
+	_, err = p.e.List(p.ctx)
 	p.must(err)
 	expect("the first list", "GET containers/json", "GET containers/ID/json", "GET containers/ID/json")
 	_, err = p.e.List(p.ctx)
@@ -221,5 +227,52 @@ func TestFits(t *testing.T) {
 				t.Errorf("fits: %v, want %v", got, tt.want)
 			}
 		})
+	}
+}
+
+// The first pods of a node ask for the sandbox image together; it is imported once, so that no image
+// is left behind that lost its name to the next import.
+func TestSandboxImageIsMadeOnce(t *testing.T) {
+	via := newProxy(t)
+	var mu sync.Mutex
+	imports := 0
+	via.answer(func(w http.ResponseWriter, r *http.Request, request string) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/_ping"):
+			w.Header().Set("Api-Version", minAPI)
+		case request == "GET version":
+			_, _ = io.WriteString(w, `{"Arch":"amd64"}`) // a client that went away is none of the test
+		case request == "POST images/create":
+			imports++
+		case imports == 0:
+			w.WriteHeader(http.StatusNotFound)
+		default:
+			fmt.Fprintf(w, `{"Id":"image-%d"}`, imports)
+		}
+		return true
+	})
+	e := via.open(t, "x")
+	ids := make([]string, 8)
+	var group errgroup.Group
+	for i := range ids {
+		group.Go(func() (err error) {
+			ids[i], err = e.SandboxImage(t.Context())
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if imports != 1 {
+		t.Errorf("the image was imported %d times", imports)
+	}
+	for _, id := range ids {
+		if id != "image-1" {
+			t.Errorf("the ids are %q", ids)
+			break
+		}
 	}
 }
