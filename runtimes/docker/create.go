@@ -38,6 +38,12 @@ func (e *Engine) Create(ctx context.Context, spec runtimes.ContainerSpec) (strin
 		e.memory.prove(resp.ID, spec.Identity, ours)
 		return resp.ID, nil
 	}
+	if errdefs.IsNotFound(err) {
+		if again := e.lostSandboxImage(ctx, spec.Image); again != "" {
+			spec.Image = again
+			return e.Create(ctx, spec)
+		}
+	}
 	if !errdefs.IsConflict(err) || ctx.Err() != nil {
 		return "", e.wrap(ctx, doing, err)
 	}

@@ -149,6 +149,9 @@ func (e *Engine) startExec(ctx context.Context, exec string, tty bool) (io.ReadW
 	})
 	if err != nil {
 		stop()
+		if resp != nil { // it came at the moment when the wait for it ended
+			resp.Body.Close()
+		}
 		return nil, err
 	}
 	if stream, ok := resp.Body.(io.ReadWriteCloser); ok && resp.StatusCode == http.StatusSwitchingProtocols {

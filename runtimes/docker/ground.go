@@ -17,6 +17,9 @@ func (e *Engine) RemoveSandboxImages(ctx context.Context) error {
 	if err := e.mayChange(ctx); err != nil {
 		return err
 	}
+	e.mu.Lock()
+	e.sandbox = ""
+	e.mu.Unlock()
 	ctx, done, err := e.begin(ctx, e.bounds.change)
 	defer done()
 	if err != nil {

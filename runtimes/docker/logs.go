@@ -15,7 +15,7 @@ import (
 // Logs copies a container's log.
 func (e *Engine) Logs(ctx context.Context, id string, opt runtimes.LogOptions, stdout, stderr io.Writer) error {
 	doing := "read the log of container " + short(id)
-	info, err := e.tty(ctx, id)
+	terminal, err := e.tty(ctx, id)
 	if err != nil {
 		return e.wrap(ctx, doing, err)
 	}
@@ -32,11 +32,13 @@ func (e *Engine) Logs(ctx context.Context, id string, opt runtimes.LogOptions, s
 		return err
 	})
 	defer stop()
+	if stream != nil {
+		defer stream.Close()
+	}
 	if err != nil {
 		return e.wrap(ctx, doing, err)
 	}
-	defer stream.Close()
-	if info {
+	if terminal {
 		_, err = io.Copy(stdout, stream)
 	} else {
 		_, err = stdcopy.StdCopy(stdout, stderr, stream)

@@ -2,8 +2,10 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/fairlead-dev/fairlead/plan"
@@ -85,6 +87,30 @@ func TestSandbox(t *testing.T) {
 	p.must(p.e.Kill(p.ctx, sandbox, "SIGTERM"))
 	if ev := <-ended; ev.ExitCode != 0 {
 		t.Errorf("the sandbox ended with %d", ev.ExitCode)
+	}
+}
+
+// A sandbox image that somebody removed is made again when it is needed.
+func TestSandboxImageRemoved(t *testing.T) {
+	p, _ := newPod(t)
+	e := p.e
+	id, err := e.SandboxImage(p.ctx)
+	p.must(err)
+	// Others use the image; that it is gone is played with an id that no image has.
+	e.mu.Lock()
+	e.sandbox = "sha256:" + strings.Repeat("0", 64)
+	e.mu.Unlock()
+	gone, err := e.SandboxImage(p.ctx)
+	p.must(err)
+	spec := runtimes.ContainerSpec{Identity: identity(runtimes.SandboxContainer), Image: gone, NoNetwork: true}
+	c, err := e.Inspect(p.ctx, p.run(spec))
+	p.must(err)
+	if c.ImageID != id {
+		t.Errorf("it was made from %s, want %s", c.ImageID, id)
+	}
+	spec.Identity.Attempt, spec.Image = 1, "sha256:"+strings.Repeat("1", 64)
+	if _, err := e.Create(p.ctx, spec); !errors.Is(err, runtimes.ErrNotFound) {
+		t.Errorf("another image that is not there: got %v, want %v", err, runtimes.ErrNotFound)
 	}
 }
 
