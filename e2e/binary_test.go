@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 // buildFairlead builds the program once.
 var buildFairlead = sync.OnceValues(func() (string, error) {
 	file := filepath.Join(binDir, "fairlead")
-	cmd := exec.Command("go", "build", "-trimpath", "-o", file, "../daemon/cmd/fairlead")
+	cmd := exec.Command("go", "build", "-trimpath", "-tags", "grpcnotrace", "-o", file, "../daemon/cmd/fairlead")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build fairlead: %w\n%s", err, out)

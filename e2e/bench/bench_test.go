@@ -64,7 +64,7 @@ var buildFairlead = sync.OnceValues(func() (string, error) {
 		return other, nil
 	}
 	file := filepath.Join(binDir, "fairlead")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", file, "../../daemon/cmd/fairlead")
+	cmd := exec.Command("go", "build", "-trimpath", "-tags", "grpcnotrace", "-ldflags=-s -w", "-o", file, "../../daemon/cmd/fairlead")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build fairlead: %w\n%s", err, out)

@@ -174,7 +174,7 @@ func image(version string) string { return "fairlead-example-web:" + version }
 // build builds fairlead and the images of the example.
 func (d *demo) build(ctx context.Context) error {
 	static := []string{"CGO_ENABLED=0"}
-	if err := output(ctx, "", static, "go", "build", "-o", d.fairlead, "./daemon/cmd/fairlead"); err != nil {
+	if err := output(ctx, "", static, "go", "build", "-tags", "grpcnotrace", "-o", d.fairlead, "./daemon/cmd/fairlead"); err != nil {
 		return err
 	}
 	for _, v := range []string{"1", "2"} {

@@ -25,7 +25,6 @@ type Runner struct {
 	exec   ExecFunc
 	dialer *net.Dialer
 	http   *http.Transport
-	grpc   *http.Transport
 }
 
 // NewRunner returns a Runner that runs commands with exec.
@@ -34,7 +33,7 @@ func NewRunner(exec ExecFunc) *Runner {
 		KeepAlive: -1,
 		Control:   linger,
 	}
-	return &Runner{exec: exec, dialer: d, http: newTransport(d), grpc: newGRPCTransport(d)}
+	return &Runner{exec: exec, dialer: d, http: newTransport(d)}
 }
 
 // linger closes probing connections with a short linger, so that they leave few sockets behind in
