@@ -140,6 +140,7 @@ func (e *Engine) owned(ctx context.Context, id string) error {
 		return nil
 	case copied, strange:
 		return fmt.Errorf("container %s: %w: it is not ours", short(id), runtimes.ErrNotFound)
+	case unknown:
 	}
 	_, err := e.Inspect(ctx, id)
 	return err

@@ -76,7 +76,7 @@ func (e *Engine) listen(ctx context.Context, on func(runtimes.Event)) (connected
 			if ev, ok := e.event(m); ok {
 				on(ev)
 			}
-		case _ = <-errs:
+		case <-errs:
 			return true
 		}
 	}

@@ -144,7 +144,7 @@ func (e *Engine) startExec(ctx context.Context, exec string, tty bool) (io.ReadW
 		req.Header.Set("Content-Type", "application/json")
 		req.Header.Set("Connection", "Upgrade")
 		req.Header.Set("Upgrade", "tcp")
-		resp, err = e.transport.RoundTrip(req)
+		resp, err = e.transport.RoundTrip(req) //nolint:bodyclose // it holds the streams of the command, which the caller closes
 		return err
 	})
 	if err != nil {

@@ -129,6 +129,7 @@ func (e *Engine) claims(ctx context.Context, c *container.Summary) (runtimes.Ide
 		return who, false, nil
 	case ours, copied:
 		return who, true, nil
+	case unknown:
 	}
 	mode := container.NetworkMode(c.HostConfig.NetworkMode)
 	who, ok := e.genuine(c.Labels, c.Image, mode)
