@@ -76,7 +76,7 @@ func (e *Engine) listen(ctx context.Context, on func(runtimes.Event)) (connected
 			if ev, ok := e.event(m); ok {
 				on(ev)
 			}
-		case <-errs:
+		case <-errs: //nolint:errcheck // whatever ended it, there was a connection and the next one is tried
 			return true
 		}
 	}
