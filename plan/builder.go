@@ -188,13 +188,18 @@ func (b *builder) step(s Step, after []StepID) StepID {
 	return s.ID
 }
 
-// create pulls the pod's images and creates it on the node that pods run on.
+// create pulls the pod's images and creates it on the node that pods run on. A pod that follows nothing is
+// created at once: its node pulls what it needs, and shows in the pod's status why that does not succeed. One
+// that takes the place of others waits, so that those are not ended for an image that cannot be had.
 func (b *builder) create(p *Pod, cause string, after ...StepID) StepID {
 	if !b.canCreate || slices.Contains(after, 0) {
 		return 0
 	}
 	b.names[p.PodKey] = true
 	pulls := b.pull(p)
+	if len(after) == 0 {
+		pulls = nil
+	}
 	return b.step(Step{Op: OpCreatePod, Node: b.opt.Node, Target: p.Ref(), Cause: cause, Args: CreatePod{Pod: p}}, append(pulls, after...))
 }
 

@@ -126,7 +126,14 @@ var containerSections = []section{
 	fieldsOf[corev1.SecurityContext]("Container: security context",
 		full("capabilities privileged runAsUser runAsGroup"),
 		noted("runAsNonRoot", "proved on the user that the container really runs as"),
-		full("readOnlyRootFilesystem allowPrivilegeEscalation procMount seccompProfile appArmorProfile"),
+		full("readOnlyRootFilesystem allowPrivilegeEscalation"),
+		except("procMount", "Default; Unmasked needs hostUsers: false, which is refused", func(_ path, v any) row {
+			if v == corev1.UnmaskedProcMount {
+				return row{support: refused, note: "it is only for pods with user namespaces, which are not set up", hint: "remove it"}
+			}
+			return row{}
+		}),
+		full("seccompProfile appArmorProfile"),
 		selinux, windows,
 	),
 	fieldsOf[corev1.Capabilities]("Container: capabilities", full("add drop")),

@@ -184,6 +184,13 @@ func files() map[string]func([]string) error {
 			}
 			return nil
 		},
+		"fill": func(args []string) error {
+			size, err := strconv.Atoi(arg(args, 1))
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(arg(args, 0), make([]byte, size), 0o644)
+		},
 		"mkdir": func(args []string) error { return os.MkdirAll(arg(args, 0), 0o755) },
 		"rm":    func(args []string) error { return os.Remove(arg(args, 0)) },
 		"ls": func(args []string) error {

@@ -26,6 +26,7 @@
 //	pwd, hostname         print the working directory or the host name
 //	cat FILE...           print files
 //	write FILE TEXT...    write a file; append FILE TEXT... adds to it
+//	fill FILE BYTES       write a file of so many zeros
 //	mkdir DIR, rm PATH    make or remove
 //	ls DIR                print mode, uid:gid, size and name of what is in a directory, sorted by name
 //	stat PATH...          the same of some paths, links followed
