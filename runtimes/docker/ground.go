@@ -2,15 +2,17 @@ package docker
 
 import (
 	"context"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
 )
 
-// sandboxRepository is the name of the sandbox images, of this version and of others.
+// sandboxRepository is the name of the sandbox images.
 const sandboxRepository = "fairlead/sandbox"
+
+// labelSandboxImage marks the images of sandboxes, of this version and of others.
+const labelSandboxImage = labelPrefix + "sandbox-image"
 
 // RemoveSandboxImages removes the sandbox images that no container uses. Who needs one makes it again.
 func (e *Engine) RemoveSandboxImages(ctx context.Context) error {
@@ -25,19 +27,15 @@ func (e *Engine) RemoveSandboxImages(ctx context.Context) error {
 	if err != nil {
 		return e.wrap(ctx, "list the sandbox images", err)
 	}
-	all, err := e.cli.ImageList(ctx, image.ListOptions{Filters: filters.NewArgs(filters.Arg("reference", sandboxRepository))})
+	// Two that make the image at the same time leave one without a tag, so the label tells which it is.
+	all, err := e.cli.ImageList(ctx, image.ListOptions{Filters: filters.NewArgs(filters.Arg("label", labelSandboxImage+"=1"))})
 	if err != nil {
 		return e.wrap(ctx, "list the sandbox images", err)
 	}
 	for _, img := range all {
-		for _, tag := range img.RepoTags {
-			if !strings.HasPrefix(tag, sandboxRepository+":") {
-				continue
-			}
-			_, err := e.cli.ImageRemove(ctx, tag, image.RemoveOptions{})
-			if err != nil && !errdefs.IsConflict(err) && !errdefs.IsNotFound(err) {
-				return e.wrap(ctx, "remove the sandbox image", err)
-			}
+		_, err := e.cli.ImageRemove(ctx, img.ID, image.RemoveOptions{})
+		if err != nil && !errdefs.IsConflict(err) && !errdefs.IsNotFound(err) {
+			return e.wrap(ctx, "remove the sandbox image", err)
 		}
 	}
 	return nil

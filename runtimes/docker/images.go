@@ -172,7 +172,7 @@ func (e *Engine) importImage(ctx context.Context, ref string, program []byte) er
 		return err
 	}
 	stream, err := e.cli.ImageImport(ctx, image.ImportSource{Source: &root, SourceName: "-"}, ref, image.ImportOptions{
-		Changes: []string{`ENTRYPOINT ["/sandbox"]`, "USER 65535:65535"}, Message: "fairlead sandbox",
+		Changes: []string{`ENTRYPOINT ["/sandbox"]`, "USER 65535:65535", "LABEL " + labelSandboxImage + "=1"}, Message: "fairlead sandbox",
 	})
 	if err != nil {
 		return e.wrap(ctx, "import the sandbox image", err)
