@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"slices"
 	"sync"
 
+	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/render/object"
 )
 
@@ -19,11 +21,14 @@ func newClaims() *claims {
 }
 
 // hold replaces what application holds by refs, as far as nobody else holds it, and reports whether it
-// let anything go.
+// let anything go. It is cheap when refs are in order and nothing changes.
 func (c *claims) hold(application string, refs []object.Ref) (letGo bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	before := c.held[application]
+	if slices.Equal(before, refs) {
+		return false
+	}
 	for _, r := range before {
 		if c.owner[r] == application {
 			delete(c.owner, r)
@@ -37,6 +42,30 @@ func (c *claims) hold(application string, refs []object.Ref) (letGo bool) {
 		}
 	}
 	return false
+}
+
+// union returns the refs of what is desired and of what was applied, in order; both are.
+func union(desired []object.Object, applied []plan.Applied) []object.Ref {
+	refs := make([]object.Ref, 0, max(len(desired), len(applied)))
+	for len(desired)+len(applied) > 0 {
+		switch {
+		case len(applied) == 0:
+			refs, desired = append(refs, desired[0].Ref), desired[1:]
+		case len(desired) == 0:
+			refs, applied = append(refs, applied[0].Ref), applied[1:]
+		default:
+			order := object.Compare(desired[0].Ref, applied[0].Ref)
+			if order <= 0 {
+				refs, desired = append(refs, desired[0].Ref), desired[1:]
+			}
+			if order == 0 {
+				applied = applied[1:]
+			} else if order > 0 {
+				refs, applied = append(refs, applied[0].Ref), applied[1:]
+			}
+		}
+	}
+	return refs
 }
 
 // take adds those of refs that nobody holds to what application holds, and returns the others with their owner.

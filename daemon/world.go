@@ -285,14 +285,7 @@ func (s *System) hold(st reconcile.Status) {
 	if same {
 		return
 	}
-	refs := make([]object.Ref, 0, len(st.Desired.Objects)+len(st.Inventory))
-	for _, o := range st.Desired.Objects {
-		refs = append(refs, o.Ref)
-	}
-	for _, o := range st.Inventory {
-		refs = append(refs, o.Ref)
-	}
-	if s.claims.hold(st.Config.Name, refs) {
+	if s.claims.hold(st.Config.Name, union(st.Desired.Objects, st.Inventory)) {
 		s.wakeOthers(st.Config.Name)
 	}
 }

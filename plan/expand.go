@@ -17,8 +17,6 @@ type Workload struct {
 	// Pod is what every pod of the workload is made from: it has no name but for a bare Pod, and Index -1.
 	// Make one with pod; never modify it.
 	Pod *Pod
-	// written is the pod template as written, as decoded JSON; shared.
-	written map[string]any
 }
 
 // pod returns a pod of the workload with a name.
@@ -86,13 +84,12 @@ func workloadOf(app Application, o object.Object) (Workload, bool) {
 	default:
 		return w, false
 	}
-	w.written = writtenTemplate(o.Written, at)
 	w.Pod = &Pod{
 		PodKey:         PodKey{Namespace: o.Namespace},
 		Application:    app.Name,
 		SourceRevision: app.Revision,
 		Owner:          o.Ref,
-		Template:       templateHash(w.written, at == nil),
+		Template:       templateHash(writtenTemplate(o.Written, at), at == nil),
 		Labels:         meta,
 		Annotations:    annotations,
 		Spec:           spec,

@@ -59,7 +59,9 @@ func TestMemo(t *testing.T) {
 			o.Nodes[0].Stale = true
 		}, true},
 		{"inventory", func(_ *plan.Desired, o *plan.Observed, _ *memo) { o.Applied = slices.Clone(o.Applied) }, true},
-		{"claims", func(_ *plan.Desired, o *plan.Observed, _ *memo) { o.Claims = map[object.Ref]string{config.Ref: "other"} }, true},
+		{"claims", func(_ *plan.Desired, o *plan.Observed, _ *memo) {
+			o.Claims = map[object.Ref]string{config.Ref: "other"}
+		}, true},
 		{"steps", func(_ *plan.Desired, _ *plan.Observed, m *memo) { m.plan.Steps = []plan.Step{{ID: 1}} }, true},
 		{"ended jobs", func(_ *plan.Desired, _ *plan.Observed, m *memo) { m.plan.Finished = []plan.Finish{{}} }, true},
 	} {

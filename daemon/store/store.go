@@ -6,10 +6,13 @@
 package store
 
 import (
+	"bufio"
+	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -120,11 +123,41 @@ func (s *Store) Load(application string) (Record, error) {
 
 // Save replaces the record of an application durably.
 func (s *Store) Save(r Record) error {
+	return writeFile(s.path(r.Application), func(w io.Writer) error {
+		if err := r.write(w); err != nil {
+			return fmt.Errorf("encode record of application %s: %w", r.Application, err)
+		}
+		return nil
+	})
+}
+
+// write writes the record as JSON, object by object: a large inventory is never in memory as a whole, and a
+// file that people look into has a line for each.
+func (r Record) write(to io.Writer) error {
+	w := bufio.NewWriterSize(to, 64<<10)
+	objects := r.Inventory
+	r.Inventory = nil
 	b, err := json.Marshal(r)
 	if err != nil {
-		return fmt.Errorf("encode record of application %s: %w", r.Application, err)
+		return err
 	}
-	return WriteFile(s.path(r.Application), b)
+	_, _ = w.Write(bytes.TrimSuffix(b, []byte("}"))) // Flush returns the error
+	for i := range objects {
+		start := ",\n"
+		if i == 0 {
+			start = ",\n\"inventory\":[\n"
+		}
+		_, _ = w.WriteString(start)
+		if b, err = json.Marshal(&objects[i]); err != nil {
+			return err
+		}
+		_, _ = w.Write(b)
+	}
+	if len(objects) > 0 {
+		_ = w.WriteByte(']')
+	}
+	_, _ = w.WriteString("}\n")
+	return w.Flush()
 }
 
 // Delete forgets an application. Forgetting an unknown one succeeds.
@@ -161,12 +194,19 @@ func (s *Store) path(application string) string {
 
 // WriteFile replaces a file so that after a crash either the old or the new content is there.
 func WriteFile(name string, content []byte) error {
+	return writeFile(name, func(w io.Writer) error {
+		_, err := w.Write(content)
+		return err
+	})
+}
+
+func writeFile(name string, write func(io.Writer) error) error {
 	tmp, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(content)
+	err = write(tmp)
 	if err == nil {
 		err = tmp.Sync()
 	}
