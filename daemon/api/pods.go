@@ -37,13 +37,14 @@ func PodFrom(node plan.NodeID, o plan.ObservedPod) Pod {
 }
 
 // sumUp sets Ready, Total, Restarts, LastRestart and Status from the containers, following what
-// kubectl's printer shows.
+// kubectl's printer shows; but what ended a pod as a whole, for example Evicted, tells more than what became
+// of its containers by it.
 func (p *Pod) sumUp(terminating, podReady bool) {
 	status := p.Phase
 	if p.Reason != "" {
 		status = p.Reason
 	}
-	initRestarts, initializing := 0, false
+	initRestarts, initializing, initFailed := 0, false, false
 	var inits, initsDone int
 	for _, c := range p.Containers {
 		if c.Init {
@@ -72,14 +73,15 @@ func (p *Pod) sumUp(terminating, podReady bool) {
 		case c.State == plan.Terminated && c.ExitCode == 0, c.Sidecar && c.Started:
 			initsDone++
 		case c.State == plan.Terminated:
-			status, initializing = "Init:"+terminatedWord(c), true
+			status, initializing, initFailed = "Init:"+terminatedWord(c), true, !c.Sidecar
 		case c.State == plan.Waiting && c.Reason != "" && c.Reason != "PodInitializing":
 			status, initializing = "Init:"+c.Reason, true
 		default:
 			status, initializing = fmt.Sprintf("Init:%d/%d", initsDone, inits), true
 		}
 	}
-	if initializing && p.Phase != string(corev1.PodSucceeded) && p.Phase != string(corev1.PodFailed) {
+	failed := p.Phase == string(corev1.PodFailed)
+	if initializing && (initFailed || !failed && p.Phase != string(corev1.PodSucceeded)) {
 		p.Restarts = initRestarts
 	} else {
 		running := false
@@ -109,6 +111,9 @@ func (p *Pod) sumUp(terminating, podReady bool) {
 				status = "Running"
 			}
 		}
+	}
+	if failed && p.Reason != "" {
+		status = p.Reason
 	}
 	if terminating {
 		status = "Terminating"

@@ -48,6 +48,18 @@ func TestPodStatus(t *testing.T) {
 		{"init crashes", plan.ObservedPod{Phase: "Pending", Containers: []plan.ObservedContainer{
 			{Name: "i1", Init: true, State: plan.Waiting, Reason: "CrashLoopBackOff", Restarts: 2}, {Name: "web", State: plan.Waiting},
 		}}, want{"Init:CrashLoopBackOff", 0, 1, 2, 0}},
+		{"init failed for good", plan.ObservedPod{Phase: "Failed", Containers: []plan.ObservedContainer{
+			{Name: "i1", Init: true, State: plan.Terminated, ExitCode: 1, Reason: "Error"}, {Name: "web", State: plan.Waiting, Reason: "PodInitializing"},
+		}}, want{"Init:Error", 0, 1, 0, 0}},
+		{"failed beside a sidecar that was ended", plan.ObservedPod{Phase: "Failed", Spec: sidecarSpec, Containers: []plan.ObservedContainer{
+			{Name: "proxy", Init: true, State: plan.Terminated, ExitCode: 143, Reason: "Error"}, {Name: "web", State: plan.Terminated, ExitCode: 3},
+		}}, want{"ExitCode:3", 0, 2, 0, 0}},
+		{"too late before it began", plan.ObservedPod{Phase: "Failed", Reason: "DeadlineExceeded", Containers: []plan.ObservedContainer{
+			{Name: "web", State: plan.Waiting, Reason: "ContainerCreating"},
+		}}, want{"DeadlineExceeded", 0, 1, 0, 0}},
+		{"evicted", plan.ObservedPod{Phase: "Failed", Reason: "Evicted", Containers: []plan.ObservedContainer{
+			{Name: "web", State: plan.Terminated, ExitCode: 137, Reason: "Error"},
+		}}, want{"Evicted", 0, 1, 0, 0}},
 		{"sidecar counts", plan.ObservedPod{Phase: "Running", Ready: true, Spec: sidecarSpec, Containers: []plan.ObservedContainer{
 			{Name: "proxy", Init: true, State: plan.Running, Ready: true, Started: true, Restarts: 1, StartedAt: at.Add(time.Second)}, running,
 		}}, want{"Running", 2, 2, 1, 1}},
