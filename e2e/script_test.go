@@ -31,7 +31,7 @@ import (
 // Besides the commands of testscript there are:
 //
 //	daemon ARG...            start "fairlead ARG..." in the background; its log is in daemon.log
-//	stop [SIGNAL]            end the daemon with a signal, TERM without one, and wait for it
+//	end [KILL]               end the daemon by SIGTERM, or SIGKILL, and wait for it (stop is testscript's own, and skips the rest)
 //	ready N [SELECTOR]       wait until there are exactly N pods and all of them are ready or have succeeded
 //	eventually CMD ARG...    run a program again and again until it succeeds, for a minute at most
 //	expand FILE...           replace ${NAME} in files by variables
@@ -41,8 +41,12 @@ import (
 //	engine ids FILE          write the ids of the installation's containers to a file, sorted
 //	engine none              fail if a container of the installation is left
 //
+//	systemd [PATTERN]        be systemd at $NOTIFY_SOCKET from now on; wait until the daemon told it a line that matches
+//	crash DURATION           kill the daemon after a while and start it again as it was
+//
 // $IMAGE is the test program of runtimes/runtimetest/program; $GIT, $GIT_CA and $GIT_PASSWORD reach a
-// Git server with the repositories below $WORK.
+// Git server with the repositories below $WORK, and $GIT_OVER_SSH, $SSH_KEY and $SSH_KNOWN_HOSTS one over SSH.
+// $LISTEN is an address that is free. $SOPS are the encrypted files and keys of render/sops/testdata.
 func TestScripts(t *testing.T) {
 	program := fairlead(t)
 	image := runtimetest.Image(t)
@@ -53,7 +57,8 @@ func TestScripts(t *testing.T) {
 			return (&host{engine: e, installation: runtimetest.Name(t)}).setup(t, env, program, image)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"daemon": cmdDaemon, "stop": cmdStop, "eventually": cmdEventually, "commit": cmdCommit, "expand": cmdExpand, "get": cmdGet, "engine": cmdEngine, "ready": cmdReady,
+			"systemd": cmdSystemd, "crash": cmdCrash,
+			"daemon": cmdDaemon, "end": cmdEnd, "eventually": cmdEventually, "commit": cmdCommit, "expand": cmdExpand, "get": cmdGet, "engine": cmdEngine, "ready": cmdReady,
 		},
 	})
 }
@@ -63,16 +68,18 @@ type host struct {
 	engine       engine
 	installation string
 	daemon       *exec.Cmd
+	args         []string // of the daemon
 	log          *os.File
+	notified     *notifySocket
 }
 
 type hostKey struct{}
 
-// subnets counts the subnets that were given out: 10.200.0.0/24, 10.200.1.0/24, …
+// subnets counts the subnets that were given out, among 10.200.0.0/24, 10.200.1.0/24, …
 var subnets atomic.Int32
 
 func (h *host) setup(t *testing.T, env *testscript.Env, program, image string) error {
-	n := subnets.Add(1) - 1
+	n := (int32(os.Getpid()) + subnets.Add(1)) % 256 // others may run the tests on this engine too
 	state := filepath.Join(env.WorkDir, ".state")
 	config := filepath.Join(env.WorkDir, ".fairlead.yaml")
 	run, err := os.MkdirTemp("", h.installation)
@@ -89,6 +96,19 @@ func (h *host) setup(t *testing.T, env *testscript.Env, program, image string) e
 	if err := errors.Join(os.WriteFile(ca, git.CA, 0o600), os.WriteFile(password, []byte(gitPassword), 0o600)); err != nil {
 		return err
 	}
+	overSSH := serveSSH(t, env.WorkDir)
+	secret := func(name string, content []byte) string {
+		file := filepath.Join(env.WorkDir, name)
+		err = errors.Join(err, os.WriteFile(file, content, 0o600))
+		return file
+	}
+	key, stranger := secret(".ssh-key", overSSH.Key), secret(".ssh-stranger", overSSH.Stranger)
+	known, impostor := secret(".ssh-known-hosts", overSSH.KnownHosts), secret(".ssh-impostor", overSSH.Impostor)
+	listen, e1 := freeAddress()
+	sops, e2 := filepath.Abs("../render/sops/testdata")
+	if err := errors.Join(err, e1, e2); err != nil {
+		return err
+	}
 	imageName, imageTag, _ := strings.Cut(image, ":")
 	for _, v := range []string{
 		"IMAGENAME=" + imageName, "IMAGETAG=" + imageTag, "RUN=" + run, fmt.Sprintf("CIDR=10.200.%d.0/24", n),
@@ -97,6 +117,8 @@ func (h *host) setup(t *testing.T, env *testscript.Env, program, image string) e
 		"FAIRLEAD_CONFIG=" + config, "STATE=" + state, "IMAGE=" + image, "INSTALLATION=" + h.installation,
 		"DOCKER_HOST=" + os.Getenv("DOCKER_HOST"), "NO_COLOR=1", "CI=",
 		"GIT=" + git.URL, "GIT_CA=" + ca, "GIT_PASSWORD=" + password, "GIT_USER=" + gitUser,
+		"GIT_OVER_SSH=" + overSSH.URL, "SSH_KEY=" + key, "SSH_STRANGER=" + stranger, "SSH_KNOWN_HOSTS=" + known, "SSH_IMPOSTOR=" + impostor,
+		"LISTEN=" + listen, "SOPS=" + sops,
 		"GIT_AUTHOR_NAME=Jane", "GIT_AUTHOR_EMAIL=jane@example.org", "GIT_COMMITTER_NAME=Jane", "GIT_COMMITTER_EMAIL=jane@example.org",
 		"GIT_CONFIG_NOSYSTEM=1",
 	} {
@@ -112,6 +134,7 @@ func (h *host) setup(t *testing.T, env *testscript.Env, program, image string) e
 		if out, e := down.CombinedOutput(); e != nil {
 			err = errors.Join(err, fmt.Errorf("fairlead down: %w\n%s", e, out))
 		}
+		_ = syscall.Unmount(run, syscall.MNT_DETACH) // down that finds nothing to remove may have mounted a tmpfs there
 		if err = errors.Join(err, h.engine.clean(h.installation), os.RemoveAll(run)); err != nil {
 			t.Errorf("%s: %v", filepath.Base(env.WorkDir), err)
 		}
@@ -155,14 +178,16 @@ func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	cmd := exec.Command(program, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = ts.MkAbs("."), log, log
-	for _, name := range []string{"PATH", "HOME", "FAIRLEAD_CONFIG", "DOCKER_HOST", "NO_COLOR"} {
-		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	for _, name := range []string{"PATH", "HOME", "FAIRLEAD_CONFIG", "DOCKER_HOST", "NO_COLOR", "NOTIFY_SOCKET", "WATCHDOG_USEC", "SOPS_AGE_KEY_FILE"} {
+		if value := ts.Getenv(name); value != "" {
+			cmd.Env = append(cmd.Env, name+"="+value)
+		}
 	}
 	ts.Check(cmd.Start())
-	h.daemon, h.log = cmd, log
+	h.daemon, h.log, h.args = cmd, log, args
 }
 
-func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
+func cmdEnd(ts *testscript.TestScript, neg bool, args []string) {
 	sig := syscall.SIGTERM
 	if len(args) == 1 && args[0] == "KILL" {
 		sig = syscall.SIGKILL
