@@ -262,7 +262,7 @@ func (n *Network) Strays(ctx context.Context, keep []string) (removed []string, 
 
 // links returns the host's ends of this network's links: both name and alias say so.
 func (n *Network) links(h *netlink.Handle) ([]netlink.Link, error) {
-	all, err := h.LinkList()
+	all, err := whole(h.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
@@ -287,7 +287,7 @@ func ensureAddress(h *netlink.Handle, l netlink.Link, want netip.Prefix) error {
 	if want.Addr().Is6() {
 		family = netlink.FAMILY_V6
 	}
-	have, err := h.AddrList(l, family)
+	have, err := whole(func() ([]netlink.Addr, error) { return h.AddrList(l, family) })
 	if err != nil {
 		return fmt.Errorf("list the addresses of %s: %w", l.Attrs().Name, err)
 	}

@@ -22,7 +22,7 @@ func DefaultSubnets() []netip.Prefix {
 // FreeSubnet returns the first of candidates that overlaps with no route of this machine. A bridge of
 // that name that is there already decides: its subnet stays.
 func FreeSubnet(bridge string, candidates []netip.Prefix) (netip.Prefix, error) {
-	routes, err := netlink.RouteList(nil, unix.AF_INET)
+	routes, err := whole(func() ([]netlink.Route, error) { return netlink.RouteList(nil, unix.AF_INET) })
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("read the routes of this machine: %w", err)
 	}
