@@ -48,6 +48,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	code, err := 0, error(nil)
 	if binDir, err = os.MkdirTemp("", "fairlead-bench-"); err == nil {
+		undo.onInterrupt()
 		code = m.Run()
 		err = errors.Join(results.finish(os.Stdout, *jsonFile), os.RemoveAll(binDir))
 	}

@@ -54,11 +54,8 @@ func newDaemon(b *testing.B, e engine, r *repo, host string) *daemon {
 	}
 	d.env = append(os.Environ(), "FAIRLEAD_CONFIG="+config, "NO_COLOR=1", "CI=1")
 	d.api = api.NewClient(filepath.Join(d.dir, "state", "fairlead.sock"))
-	b.Cleanup(func() {
-		err := errors.Join(d.stop(), d.down(), e.clean(d.installation), d.api.Close(), os.RemoveAll(run))
-		if err != nil {
-			b.Errorf("clean up: %v", err)
-		}
+	undo.later(b, func() error {
+		return errors.Join(d.stop(), d.down(), e.clean(d.installation), d.api.Close(), os.RemoveAll(run), os.RemoveAll(filepath.Dir(d.dir)))
 	})
 	return d
 }

@@ -221,12 +221,13 @@ func newFloor(b *testing.B, e engine, d *daemon, image string, args ...string) *
 	if f.sandbox == "" {
 		b.Fatal("fairlead runs no pod whose sandbox could show the image")
 	}
-	b.Cleanup(func() {
+	undo.later(b, func() error {
+		for range cap(f.slots) {
+			f.slots <- struct{}{} // so that nothing more is made
+		}
 		err := e.clean(f.prefix)
 		_, rmErr := e.ImageRemove(context.Background(), f.sandbox, unnamed())
-		if err := errors.Join(err, rmErr); err != nil {
-			b.Error(err)
-		}
+		return errors.Join(err, rmErr)
 	})
 	return f
 }

@@ -39,11 +39,7 @@ func newCompose(b *testing.B, e engine, image string, args []string) (peer, erro
 		}
 		return nil
 	}
-	b.Cleanup(func() {
-		if err := e.clean(project); err != nil {
-			b.Error(err)
-		}
-	})
+	undo.later(b, func() error { return e.clean(project) })
 	// Old versions of Compose want the number of a file format; new ones ignore it.
 	return peer{name: name, goal: 1.05, start: func(b *testing.B, n int) (took time.Duration, err error) {
 		var text strings.Builder
@@ -93,14 +89,15 @@ func newSwarm(b *testing.B, e engine, image string, args []string) (peer, error)
 	if _, err := e.SwarmInit(ctx, swarm.InitRequest{ListenAddr: "127.0.0.1:2377", AdvertiseAddr: "127.0.0.1:2377"}); err != nil {
 		return peer{}, fmt.Errorf("begin a swarm: %w", err)
 	}
-	b.Cleanup(func() {
+	undo.later(b, func() error {
 		err := e.SwarmLeave(ctx, true)
 		if !hadGateway && err == nil {
 			err = e.NetworkRemove(ctx, gatewayNetwork)
 		}
 		if err != nil {
-			b.Errorf("leave the swarm: %v", err)
+			return fmt.Errorf("leave the swarm: %w", err)
 		}
+		return nil
 	})
 	return peer{name: "Swarm", goal: 0.40, start: func(b *testing.B, n int) (time.Duration, error) {
 		name := runtimetest.Name(b)
