@@ -285,7 +285,11 @@ func (s *System) hold(st reconcile.Status) {
 	if same {
 		return
 	}
-	if s.claims.hold(st.Config.Name, union(st.Desired.Objects, st.Inventory)) {
+	wanted := st.Desired.Objects
+	if !st.Desired.Complete {
+		wanted = nil
+	}
+	if s.claims.hold(st.Config.Name, union(wanted, st.Inventory)) {
 		s.wakeOthers(st.Config.Name)
 	}
 }

@@ -20,8 +20,11 @@ type memo struct {
 	known    bool
 }
 
-// refsOf returns the names of what is desired.
+// refsOf returns the names of what is desired. What is incomplete is not applied, so it claims nothing.
 func (m *memo) refsOf(d plan.Desired) []object.Ref {
+	if !d.Complete {
+		return nil
+	}
 	if m.refs == nil || !sameSlice(m.desired.Objects, d.Objects) {
 		m.refs = make([]object.Ref, len(d.Objects))
 		for i := range d.Objects {
