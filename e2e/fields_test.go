@@ -95,7 +95,7 @@ func (h *fieldsHost) start(t *testing.T) {
 	h.registry = serveRegistry(t)
 	scripts, err := filepath.Glob("testdata/fields/*.txtar")
 	check(t, err)
-	settings := fmt.Sprintf("installation: %s\nstateDir: %s/state\nrunDir: %s\nnetwork: {cidr: 10.201.0.0/22}\ndefaults: {interval: 1s, retryInterval: 1s}\npods: {seccompDir: %s/seccomp}\napplications:\n", h.installation, h.dir, run, h.dir)
+	settings := fmt.Sprintf("installation: %s\nstateDir: %s/state\nrunDir: %s\nnetwork: {cidr: %s}\ndefaults: {interval: 1s, retryInterval: 1s}\npods: {seccompDir: %s/seccomp}\napplications:\n", h.installation, h.dir, run, subnet(), h.dir)
 	for _, file := range scripts {
 		name := strings.TrimSuffix(filepath.Base(file), ".txtar")
 		settings += fmt.Sprintf("  - {name: %s, location: %s, namespace: %s}\n", name, h.app(name), name)

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -75,18 +74,15 @@ type host struct {
 
 type hostKey struct{}
 
-// subnets counts the subnets that were given out, among 10.200.0.0/24, 10.200.1.0/24, …
-var subnets atomic.Int32
-
 func (h *host) setup(t *testing.T, env *testscript.Env, program, image string) error {
-	n := (int32(os.Getpid()) + subnets.Add(1)) % 256 // others may run the tests on this engine too
+	cidr := subnet()
 	state := filepath.Join(env.WorkDir, ".state")
 	config := filepath.Join(env.WorkDir, ".fairlead.yaml")
 	run, err := os.MkdirTemp("", h.installation)
 	if err != nil {
 		return err
 	}
-	settings := fmt.Sprintf("installation: %s\nstateDir: %s\nrunDir: %s\nnetwork: {cidr: 10.200.%d.0/24}\ndefaults: {interval: 1s, retryInterval: 2s}\n", h.installation, state, run, n)
+	settings := fmt.Sprintf("installation: %s\nstateDir: %s\nrunDir: %s\nnetwork: {cidr: %s}\ndefaults: {interval: 1s, retryInterval: 2s}\n", h.installation, state, run, cidr)
 	if err := os.WriteFile(config, []byte(settings), 0o600); err != nil {
 		return err
 	}
@@ -111,7 +107,7 @@ func (h *host) setup(t *testing.T, env *testscript.Env, program, image string) e
 	}
 	imageName, imageTag, _ := strings.Cut(image, ":")
 	for _, v := range []string{
-		"IMAGENAME=" + imageName, "IMAGETAG=" + imageTag, "RUN=" + run, fmt.Sprintf("CIDR=10.200.%d.0/24", n),
+		"IMAGENAME=" + imageName, "IMAGETAG=" + imageTag, "RUN=" + run, "CIDR=" + cidr,
 		"CA_INLINE=" + strings.ReplaceAll(string(git.CA), "\n", `\n`), // for a quoted YAML scalar
 		"PATH=" + filepath.Dir(program) + string(os.PathListSeparator) + os.Getenv("PATH"),
 		"FAIRLEAD_CONFIG=" + config, "STATE=" + state, "IMAGE=" + image, "INSTALLATION=" + h.installation,
