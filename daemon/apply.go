@@ -12,6 +12,7 @@ import (
 	"github.com/fairlead-dev/fairlead/daemon/api"
 	"github.com/fairlead-dev/fairlead/daemon/applications"
 	"github.com/fairlead-dev/fairlead/daemon/reconcile"
+	"github.com/fairlead-dev/fairlead/plan"
 )
 
 // Apply makes one pass and returns when every application is done or failed.
@@ -95,8 +96,16 @@ func settled(st reconcile.Status, src reconcile.SourceStatus, before int) (done,
 	case st.Health == reconcile.Suspended:
 		return true, false
 	default:
-		return false, false
+		stuck := slices.ContainsFunc(st.Plan.Status, func(w plan.WorkloadStatus) bool { return stuckReasons[w.Reason] })
+		return stuck, stuck
 	}
+}
+
+// stuckReasons are those, in Kubernetes' words, for which one pass waits no longer: they pass only when
+// something else changes. A daemon goes on trying.
+var stuckReasons = map[string]bool{
+	"ErrImagePull": true, "ImagePullBackOff": true, "ErrImageNeverPull": true, "InvalidImageName": true,
+	"CreateContainerConfigError": true, "CreateContainerError": true, "RunContainerError": true, "CrashLoopBackOff": true,
 }
 
 func outcome(st reconcile.Status, src reconcile.SourceStatus, planned api.PlanResult, failed bool, took time.Duration) api.Outcome {

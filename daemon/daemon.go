@@ -108,8 +108,9 @@ type System struct {
 	looked       map[string]reconcile.Status // what looking without a worker found last
 	seen         map[string]seen
 	drift        map[string][]plan.Drift
-	restarts     map[string]int // by the pod's UID
-	stepsDone    map[string]int // of the plan that an application's worker carries out
+	restarts     map[string]int  // by the pod's UID
+	caughtUp     map[string]bool // declarers that were compared with what was recorded before this start
+	stepsDone    map[string]int  // of the plan that an application's worker carries out
 	held         map[string]string
 	pods         map[string]string // application to what was last seen of its pods
 	silent       bool              // the node did not answer then
@@ -122,7 +123,7 @@ func New(o Options) (_ *System, err error) {
 		recorder: telemetry.NewRecorder(o.Version, ""), health: telemetry.NewHealth(telemetry.CheckReconciled, telemetry.CheckEngine),
 		events: newEvents(o.Settings.Events.Keep), claims: newClaims(),
 		declared: map[string]applications.Declared{}, sources: map[string]*sourceEntry{}, applications: map[string]*applicationEntry{},
-		down: map[string]bool{}, beside: map[string]map[object.Ref]plan.Config{}, looked: map[string]reconcile.Status{}, seen: map[string]seen{}, drift: map[string][]plan.Drift{}, restarts: map[string]int{}, stepsDone: map[string]int{}, held: map[string]string{}, pods: map[string]string{},
+		down: map[string]bool{}, beside: map[string]map[object.Ref]plan.Config{}, looked: map[string]reconcile.Status{}, seen: map[string]seen{}, drift: map[string][]plan.Drift{}, restarts: map[string]int{}, stepsDone: map[string]int{}, caughtUp: map[string]bool{}, held: map[string]string{}, pods: map[string]string{},
 	}
 	defer func() {
 		if err != nil {

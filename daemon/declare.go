@@ -50,7 +50,37 @@ func (s *System) declare(by string, d applications.Declared) diag.List {
 		d = merged(s.declared[by], d)
 	}
 	s.declared[by] = d
-	return s.sync()
+	found := s.sync()
+	if by != bySettings && !d.Incomplete && s.applying && !s.caughtUp[by] {
+		s.caughtUp[by] = true
+		s.removeUndeclared(by)
+	}
+	return found
+}
+
+// removeUndeclared removes the applications that a declarer declared before this daemon was started and does
+// not declare any more. The caller holds s.mu.
+func (s *System) removeUndeclared(by string) {
+	names, err := s.store.Applications()
+	if err != nil {
+		s.log.Warn().Err(err).Msg("what is no longer declared cannot be looked for")
+		return
+	}
+	for _, name := range names {
+		if _, known := s.applications[name]; known {
+			continue
+		}
+		r, err := s.store.Load(name)
+		if err != nil || r.DeclaredBy != by {
+			continue // what is damaged is left alone
+		}
+		e := applicationEntry{removed: true, declaredBy: by}
+		e.decl.Name, e.decl.DeletionPolicy = name, applications.Delete
+		if r.Orphan {
+			e.decl.DeletionPolicy = applications.Orphan
+		}
+		s.startApplication(e)
+	}
 }
 
 // merged returns next with what only before had.
@@ -200,6 +230,9 @@ func (s *System) ended(name string, entry *applicationEntry) {
 	if s.applications[name] == entry {
 		delete(s.applications, name)
 		delete(s.beside, name)
+		if !entry.worker.Status().Config.Orphan {
+			delete(s.declared, name) // what it declared goes with it
+		}
 		s.sync() // it may have been declared again meanwhile
 	}
 	s.mu.Unlock()

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -308,3 +309,59 @@ func TestADirectoryThatIsMissingIsNamed(t *testing.T) {
 }
 
 func isMoved(err error) bool { return errors.Is(err, api.ErrMoved) }
+
+// declaredShop makes a repository with a pod, and an application "root" that declares the application "shop" of it.
+func declaredShop(h *host) {
+	h.t.Helper()
+	h.declare("root")
+	h.file("repo/shop/web.yaml", deployment("web", "web:1", 1))
+	repo := filepath.Join(h.dir, "repo")
+	for _, args := range [][]string{
+		{"init", "-q", "-b", "main", repo},
+		{"-C", repo, "add", "-A"},
+		{"-C", repo, "-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-q", "-m", "first"},
+	} {
+		if out, err := exec.Command("git", args...).CombinedOutput(); err != nil {
+			h.t.Fatalf("git %v: %v\n%s", args, err, out)
+		}
+	}
+	h.file("root/source.yaml", "apiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {name: repo, namespace: default}\nspec: {url: 'file://"+repo+"', interval: 1h, ref: {branch: main}}\n")
+	h.file("root/shop.yaml", strings.ReplaceAll(fluxApp, "NAME", "shop"))
+}
+
+func TestWhatIsNoLongerDeclaredGoes(t *testing.T) {
+	for name, whileDown := range map[string]bool{"while the daemon runs": false, "while it does not": true} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			declaredShop(h)
+			s := h.open(Run)
+			h.state(s, "shop", "Healthy Applied")
+			h.runs("web:1")
+			if whileDown {
+				h.stop(s)
+			}
+			if err := os.Remove(filepath.Join(h.dir, "root/shop.yaml")); err != nil {
+				t.Fatal(err)
+			}
+			if whileDown {
+				s = h.open(Run)
+			}
+			h.eventually(s, "nothing runs", func() bool { return len(h.images()) == 0 })
+			h.eventually(s, "shop is forgotten", func() bool {
+				names, err := s.store.Applications()
+				return err == nil && !slices.Contains(names, "shop")
+			})
+		})
+	}
+}
+
+func TestWhatADeclarerDeclaredGoesWithIt(t *testing.T) {
+	h := newHost(t)
+	declaredShop(h)
+	s := h.open(Run)
+	h.state(s, "shop", "Healthy Applied")
+	if _, err := s.Down(t.Context(), api.DownRequest{Applications: []string{"root"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	h.eventually(s, "nothing runs", func() bool { return len(h.images()) == 0 })
+}
