@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
 	imagetypes "github.com/docker/docker/api/types/image"
@@ -115,7 +116,10 @@ func (h *fieldsHost) start(t *testing.T) {
 		err := h.stop(syscall.SIGTERM)
 		down := exec.Command(h.program, "down", "--yes")
 		down.Env = append(os.Environ(), "FAIRLEAD_CONFIG="+h.config)
-		if out, e := down.CombinedOutput(); e != nil {
+		patient := h.killPatient()
+		out, e := down.CombinedOutput()
+		patient()
+		if e != nil {
 			err = errors.Join(err, fmt.Errorf("fairlead down: %w\n%s", e, out))
 		}
 		if _, e := h.engine.ImageRemove(context.Background(), h.registry.image(), imagetypes.RemoveOptions{Force: true}); e != nil && !cerrdefs.IsNotFound(e) {
@@ -131,6 +135,29 @@ func (h *fieldsHost) start(t *testing.T) {
 		}
 	})
 	check(t, h.run())
+}
+
+// killPatient kills, until it is told to stop, what would make use of a grace period that is longer than a test
+// should take: containers that have "patient" in their names.
+func (h *fieldsHost) killPatient() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			all, _ := h.engine.containers(ctx, h.installation) // what cannot be listed is told by down
+			for _, c := range all {
+				if c.State == "running" && strings.Contains(c.Names[0], "patient_main") {
+					_ = h.engine.ContainerKill(ctx, c.ID, "KILL") // it may have ended by itself
+				}
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
 }
 
 // noMkdir is a seccomp profile that allows everything but making directories.
