@@ -243,7 +243,7 @@ func (s *System) ended(name string, entry *applicationEntry) {
 func (s *System) config(e applicationEntry) reconcile.Config {
 	d := e.decl
 	c := reconcile.Config{
-		Application: d.Application, Render: d.Render, RetryInterval: d.RetryInterval, Timeout: d.Timeout,
+		Application: d.Application, Render: d.Render, RetryInterval: d.RetryInterval, Timeout: d.Timeout, Wait: d.Wait || len(d.HealthChecks) > 0,
 		Suspend: d.Suspend || s.down[d.Name] || !s.selected(d.Name), Manual: d.Manual, DependsOn: d.DependsOn,
 		DeclaredBy: e.declaredBy, Removed: e.removed, Orphan: d.DeletionPolicy == applications.Orphan,
 	}

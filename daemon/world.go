@@ -105,7 +105,11 @@ func (w *world) Declared(application string, objects []object.Object) diag.List 
 	if e := s.applications[application]; e != nil && (!e.decl.Prune || (len(objects) == 0 && !e.decl.AllowEmpty)) {
 		d.Incomplete = true // what is gone may not be deleted, so it stays declared
 	}
+	down := s.down[application]
 	s.mu.Unlock()
+	if down {
+		return found // what it declares was removed with it
+	}
 	if !declared && len(d.Applications) == 0 && len(d.Sources) == 0 {
 		return found
 	}

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"sync"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/fairlead-dev/fairlead/render"
 	"github.com/fairlead-dev/fairlead/render/diag"
 	"github.com/fairlead-dev/fairlead/render/object"
+	"github.com/fairlead-dev/fairlead/sources"
 )
 
 // Config says how an application is reconciled.
@@ -20,8 +22,10 @@ type Config struct {
 	Render render.Options
 	// RetryInterval is the longest pause between two tries of what failed; 0 means one minute.
 	RetryInterval time.Duration
-	// Timeout bounds one walk of a plan; 0 does not.
+	// Timeout bounds one walk of a plan; 0 does not. With Wait it also bounds how long a revision may take to
+	// become healthy, before it is called degraded.
 	Timeout time.Duration
+	Wait    bool
 	// Suspend leaves everything as it is: the plan is computed and shown, not carried out.
 	Suspend bool
 	// Manual carries a plan out only when asked to.
@@ -91,8 +95,11 @@ type Application struct {
 	expander       plan.Expander
 	last           memo
 	failures       int
-	notUntil       time.Time
-	failed         error
+	// waitsFor is the revision that is waited for to become healthy, since waitsSince.
+	waitsFor   sources.Revision
+	waitsSince time.Time
+	notUntil   time.Time
+	failed     error
 	// walked is what the plan changed that was carried out last without a failure.
 	walked map[target]bool
 	// silent are the nodes that did not answer when they were observed last.
@@ -246,6 +253,13 @@ func (a *Application) pass(ctx context.Context) time.Time {
 			}
 			st.Applied, st.AppliedAt = a.record.Revision, a.record.AppliedAt
 		}
+		if health == Progressing && c.Wait && c.Timeout > 0 {
+			late, at := a.late(st.Revision, c.Timeout)
+			if late {
+				return said(Degraded, "HealthCheckFailed", fmt.Sprintf("not healthy within %s: %s", c.Timeout, detail), p.Wake)
+			}
+			return said(health, reason, detail, earlier(at, p.Wake))
+		}
 		return said(health, reason, detail, p.Wake)
 	}
 
@@ -280,6 +294,16 @@ func (a *Application) pass(ctx context.Context) time.Time {
 		}
 	}
 	return time.Now() // observe and compute again
+}
+
+// late reports whether a revision that is not healthy yet has had its time, and until when it has.
+func (a *Application) late(revision sources.Revision, timeout time.Duration) (bool, time.Time) {
+	now := time.Now()
+	if a.waitsFor != revision || a.waitsSince.IsZero() {
+		a.waitsFor, a.waitsSince = revision, now
+	}
+	until := a.waitsSince.Add(timeout)
+	return !now.Before(until), until
 }
 
 // Look renders, observes and computes once, and changes nothing. It must not be called beside Run.

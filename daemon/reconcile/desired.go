@@ -127,7 +127,9 @@ func optionsFingerprint(c Config, o render.Options, found diag.List) []byte {
 		Options     render.Options
 		Keys        []string
 		Found       diag.List
-	}{c.Application, o, o.AgeKeys, found})
+		// What is suspended may be kept from declaring anything, so it is looked at again when that ends.
+		Suspend bool
+	}{c.Application, o, o.AgeKeys, found, c.Suspend})
 	if err != nil {
 		panic(fmt.Sprintf("options of application %s cannot be encoded: %v", c.Name, err))
 	}
