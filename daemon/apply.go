@@ -195,6 +195,11 @@ func (s *System) Down(ctx context.Context, r api.DownRequest, on func(api.Event)
 	if err != nil {
 		return api.DownResult{}, err
 	}
+	for _, p := range s.observe(ctx).Pods {
+		if !slices.Contains(recorded, p.Application) {
+			recorded = append(recorded, p.Application) // it was orphaned
+		}
+	}
 	s.mu.Lock()
 	for _, name := range recorded {
 		if _, ok := s.applications[name]; !ok && (all || slices.Contains(names, name)) {

@@ -85,7 +85,7 @@ type report struct {
 
 // row is one result.
 type row struct {
-	Metric string `json:"metric"` // as on the scoreboard, for example M2
+	Metric string `json:"metric"` // for example M2, as in docs/performance.md
 	Case   string `json:"case"`
 	// Ours and Floor are medians in milliseconds; Floor is 0 where there is none.
 	Ours  float64 `json:"oursMillis,omitempty"`
