@@ -282,7 +282,10 @@ func (s *System) Down(ctx context.Context, r api.DownRequest, on func(api.Event)
 		result.Outcomes = append(result.Outcomes, o)
 	}
 	if state := s.observe(ctx); err == nil && all && !state.Stale && len(state.Pods) == 0 {
-		err = s.machine.clear(ctx)
+		if s.mode == Once {
+			err = s.node.Close() // or it might make the network again, which it does whenever it has listed
+		}
+		err = errors.Join(err, s.machine.clear(ctx))
 	}
 	if on != nil && err == nil {
 		message := fmt.Sprintf("%d applications are gone", len(names))

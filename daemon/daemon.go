@@ -252,7 +252,13 @@ func (s *System) begin(ctx context.Context) {
 	s.mu.Unlock()
 	group.Go(func() error { <-running.Done(); return nil })
 	if !s.readOnly {
-		group.Go(func() error { return s.node.Watch(running, s.nodeChanged) })
+		group.Go(func() error {
+			err := s.node.Watch(running, s.nodeChanged)
+			if s.mode == Once {
+				return nil // it ends when everything was taken down
+			}
+			return err
+		})
 	}
 	declared, found := s.settings.Declared()
 	for _, d := range found {
