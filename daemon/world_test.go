@@ -174,14 +174,6 @@ func (h *host) state(s *System, name, want string, words ...string) reconcile.St
 	return st
 }
 
-// gone waits until an application is no longer there.
-func (h *host) gone(s *System, name string) {
-	h.t.Helper()
-	h.eventually(s, name+" is gone", func() bool {
-		return !slices.ContainsFunc(s.statuses(), func(st reconcile.Status) bool { return st.Config.Name == name })
-	})
-}
-
 // images are the images of the pods' containers that run, sorted.
 func (h *host) images() []string {
 	out := []string{}

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/fairlead-dev/fairlead/apply"
 	"github.com/fairlead-dev/fairlead/daemon/store"
@@ -393,12 +392,4 @@ func (n *fakeNode) wait(ctx context.Context, w plan.WaitReady) error {
 		case <-look.C:
 		}
 	}
-}
-
-// kill ends a pod for good, as an eviction does.
-func (w *fakeWorld) kill(i int) {
-	w.change(func() {
-		w.pods[i].Ready, w.pods[i].Phase, w.pods[i].Reason, w.pods[i].Finished = false, corev1.PodFailed, "Evicted", time.Now()
-		w.pods[i].Created = time.Now().Add(-time.Hour)
-	})
 }

@@ -147,21 +147,6 @@ func (d *daemon) settled(b *testing.B, commit string, pods int) {
 	b.Fatalf("the commit %s with %d pods was not applied: %s\n%s", commit, pods, why, d.logged())
 }
 
-// command runs one of fairlead's commands and returns what it wrote.
-func (d *daemon) command(args ...string) ([]byte, error) {
-	cmd := exec.Command(d.program, args...)
-	cmd.Dir, cmd.Env = d.dir, d.env
-	out, err := cmd.Output()
-	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			err = fmt.Errorf("%w\n%s", err, exit.Stderr)
-		}
-		return out, fmt.Errorf("fairlead %s: %w", strings.Join(args, " "), err)
-	}
-	return out, nil
-}
-
 // process is what the kernel says of the daemon.
 type process struct {
 	rss, anon int64 // bytes
