@@ -136,9 +136,9 @@ func (k *walk) fill(ctx context.Context, n *node) {
 // for the grace period of a pod: such steps take no slot.
 func acts(op plan.Op) bool {
 	switch op {
-	case plan.OpCreatePod, plan.OpUpdatePod:
+	case plan.OpCreatePod, plan.OpUpdatePod, plan.OpSetService, plan.OpDeleteService, plan.OpSetEndpoints, plan.OpDeleteEndpoints:
 		return true
-	case plan.OpPullImage, plan.OpWaitReady, plan.OpDeletePod:
+	case plan.OpPullImage, plan.OpWaitReady, plan.OpDeletePod, plan.OpWaitHealthy:
 		return false
 	}
 	return true

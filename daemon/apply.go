@@ -30,7 +30,7 @@ func (s *System) Apply(ctx context.Context, r api.ApplyRequest, on func(api.Even
 	if err != nil {
 		return api.ApplyResult{}, err
 	}
-	if err := moved(r.Expect, planned.Expect()); err != nil {
+	if err := moved(r.Expect, planned.Expect(), s.revisionWord); err != nil {
 		return api.ApplyResult{}, err
 	}
 	ctx, stop := context.WithCancel(ctx)
@@ -70,7 +70,7 @@ func (s *System) Apply(ctx context.Context, r api.ApplyRequest, on func(api.Even
 			}
 			src, _ := s.source(st.Config.Source)
 			done, failed := settled(st, src, before[st.Config.Name])
-			if !done {
+			if !done || failed && st.Reason == "DependencyFailed" && !s.dependencyFailed(st) {
 				return false
 			}
 			result.Outcomes = append(result.Outcomes, outcome(st, src, planned, failed, time.Since(start)))
@@ -101,6 +101,11 @@ func settled(st reconcile.Status, src reconcile.SourceStatus, before int) (done,
 	}
 }
 
+// dependencyFailed reports whether what an application depends on has failed now, and not only when its worker looked last.
+func (s *System) dependencyFailed(st reconcile.Status) bool {
+	return slices.ContainsFunc(st.Config.DependsOn, func(name string) bool { return s.dependency(name, nil).Failed })
+}
+
 // stuckReasons are those, in Kubernetes' words, for which one pass waits no longer: they pass only when
 // something else changes. A daemon goes on trying.
 var stuckReasons = map[string]bool{
@@ -127,8 +132,20 @@ func outcome(st reconcile.Status, src reconcile.SourceStatus, planned api.PlanRe
 	return o
 }
 
-// moved compares what a saved plan was made from with what is there.
-func moved(want, have []api.Expect) error {
+// revisionWord is what the revisions of an application's source are.
+func (s *System) revisionWord(application string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a, ok := s.applications[application]; ok {
+		if e, ok := s.sources[a.decl.Source]; ok && e.decl.Kind == applications.Git {
+			return "commit"
+		}
+	}
+	return "contents"
+}
+
+// moved compares what a saved plan was made from with what is there. word is what an application's revisions are.
+func moved(want, have []api.Expect, word func(application string) string) error {
 	var errs []error
 	for _, w := range want {
 		i := slices.IndexFunc(have, func(h api.Expect) bool { return h.Application == w.Application })
@@ -137,7 +154,7 @@ func moved(want, have []api.Expect) error {
 			errs = append(errs, fmt.Errorf("%w: application %s is no longer declared", api.ErrMoved, w.Application))
 			continue
 		case have[i].Revision != w.Revision:
-			errs = append(errs, fmt.Errorf("%w: application %s: the plan was made from commit %s, the source is at %s now; plan again", api.ErrMoved, w.Application, short(w.Revision), short(have[i].Revision)))
+			errs = append(errs, fmt.Errorf("%w: application %s: the plan was made from %s %s, the source is at %s now; plan again", api.ErrMoved, w.Application, word(w.Application), short(w.Revision), short(have[i].Revision)))
 		}
 		if have[i].Basis != w.Basis {
 			errs = append(errs, fmt.Errorf("%w: application %s: the plan was made from observed state %s, it is %s now; plan again", api.ErrMoved, w.Application, short(string(w.Basis)), short(string(have[i].Basis))))
@@ -182,7 +199,7 @@ func (s *System) Reconcile(_ context.Context, names []string) error {
 		if src, ok := s.sources[e.decl.Source]; ok && src.worker != nil {
 			src.worker.Poke()
 		}
-		e.worker.Apply()
+		e.worker.Retry()
 	}
 	return nil
 }
@@ -233,7 +250,7 @@ func (s *System) Down(ctx context.Context, r api.DownRequest, on func(api.Event)
 		c := s.config(entry)
 		s.mu.Unlock()
 		st := reconcile.NewApplication(c, &onlooker{world: (*world)(s)}, s.store, s.planning).Look(ctx)
-		p := api.ApplicationPlan{Name: n, Source: c.Source, Path: c.Path, From: api.Revision{ID: st.Applied, Short: short(st.Applied)}, Plan: st.Plan}
+		p := api.ApplicationPlan{Name: n, Source: s.locationOf(c.Source), Path: c.Path, From: api.Revision{ID: st.Applied, Short: short(st.Applied)}, Plan: st.Plan}
 		if st.Health == reconcile.Failed {
 			p.Error = &api.Error{Code: api.CodeFailed, Message: st.Reason + ": " + st.Detail}
 		}
@@ -282,10 +299,7 @@ func (s *System) Down(ctx context.Context, r api.DownRequest, on func(api.Event)
 		result.Outcomes = append(result.Outcomes, o)
 	}
 	if state := s.observe(ctx); err == nil && all && !state.Stale && len(state.Pods) == 0 {
-		if s.mode == Once {
-			err = s.node.Close() // or it might make the network again, which it does whenever it has listed
-		}
-		err = errors.Join(err, s.machine.clear(ctx))
+		err = s.node.Clear(ctx, s.machine.clear)
 	}
 	if on != nil && err == nil {
 		message := fmt.Sprintf("%d applications are gone", len(names))

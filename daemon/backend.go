@@ -32,7 +32,7 @@ func (s *System) Status(ctx context.Context) (api.Status, error) {
 	ready, reasons := s.health.Ready()
 	st := api.Status{
 		Version: s.version, Started: s.started, PID: os.Getpid(), Installation: s.settings.Installation, StateDir: s.settings.StateDir,
-		Ready: ready, Reasons: reasons, Sources: srcs,
+		Ready: ready, Reasons: reasons, Sources: srcs, Hooks: s.hooksFrom(), Notifications: s.notificationsFrom(),
 	}
 	node := api.Node{Name: s.planning.Node, Reachable: true}
 	info, err := s.machine.engine.Info(ctx)
@@ -41,7 +41,9 @@ func (s *System) Status(ctx context.Context) (api.Status, error) {
 	} else {
 		node.EngineVersion, node.APIVersion, node.CPUs, node.MemoryBytes, node.CgroupV2 = info.Version, info.APIVersion, info.CPUs, info.MemoryBytes, info.CgroupV2
 	}
-	for _, p := range s.observe(ctx).Pods {
+	seen := s.observe(ctx)
+	node.Services, node.Registries = len(seen.Services), s.registries()
+	for _, p := range seen.Pods {
 		node.Pods++
 		if p.Ready {
 			node.PodsReady++
@@ -108,10 +110,13 @@ func (s *System) Sources(ctx context.Context) ([]api.Source, error) {
 		src := api.Source{
 			Name: name, Type: string(e.decl.Kind), Location: location(e.decl), Ref: reference(e.decl), Revision: revisionFrom(st.Snapshot),
 			Fetched: st.Fetched, Ready: st.Err == nil && st.Snapshot.Revision != "", Suspended: e.decl.Suspend,
-			Interval: e.decl.Interval, NextFetch: st.Next, Message: historyNote(st.Snapshot.History),
+			Interval: e.decl.Interval, NextFetch: st.Next, Message: historyNote(st.Snapshot.History), LastDelivery: s.lastDelivery(name),
 		}
 		if st.Err != nil {
 			src.Message = st.Err.Error()
+		}
+		if c, ok := verified(st); ok {
+			src.Conditions = append(src.Conditions, c)
 		}
 		out = append(out, src)
 	}
@@ -161,15 +166,19 @@ func (s *System) Objects(ctx context.Context, q api.Query) ([]api.Object, error)
 		return nil, err
 	}
 	for _, st := range shown {
-		finished := map[object.Ref]plan.Applied{}
+		applied := make(map[object.Ref]plan.Applied, len(st.Inventory))
 		for _, o := range st.Inventory {
-			finished[o.Ref] = o
+			applied[o.Ref] = o
 		}
 		for _, o := range st.Desired.Objects {
 			if len(q.Kinds) > 0 && !slices.Contains(q.Kinds, o.Kind) {
 				continue
 			}
-			if shown := objectFrom(o, st.Config.Name, st.Plan.Status, finished[o.Ref]); m.Object(shown) {
+			shown := objectFrom(o, st.Config.Name, st.Plan.Status, applied[o.Ref])
+			if i := slices.IndexFunc(st.Plan.Suspended, func(s plan.SuspendedObject) bool { return s.Ref == o.Ref }); i >= 0 {
+				shown.Suspension = &st.Plan.Suspended[i].Suspension
+			}
+			if m.Object(shown) {
 				out = append(out, shown)
 			}
 		}
@@ -233,6 +242,18 @@ func (s *System) Describe(ctx context.Context, ref object.Ref) (api.Description,
 			}
 		}
 		return d, nil
+	case "Service":
+		services, err := s.Services(ctx, api.Query{Namespace: ref.Namespace, Names: []string{ref.Name}})
+		if err != nil {
+			return d, err
+		}
+		if len(services) == 0 {
+			return d, fmt.Errorf("%w: %s", api.ErrNotFound, ref)
+		}
+		d.Service, events.Ref = &services[0], services[0].Ref
+		if d.Drift, err = s.driftOf(ctx, d.Service.Ref); err != nil {
+			return d, err
+		}
 	default:
 		objects, err := s.Objects(ctx, api.Query{Kinds: []string{ref.Kind}, Namespace: ref.Namespace, Names: []string{ref.Name}})
 		if err != nil {
@@ -256,21 +277,30 @@ func (s *System) Describe(ctx context.Context, ref object.Ref) (api.Description,
 		if d.Object == nil && d.Pod == nil {
 			return d, fmt.Errorf("%w: %s", api.ErrNotFound, ref)
 		}
-		shown, err := s.shown(ctx)
-		if err != nil {
+		if d.Drift, err = s.driftOf(ctx, d.Ref); err != nil {
 			return d, err
-		}
-		for _, st := range shown {
-			for _, drift := range st.Plan.Drift {
-				if drift.Ref == d.Ref {
-					d.Drift = append(d.Drift, drift)
-				}
-			}
 		}
 		events.Ref = d.Ref
 	}
 	d.Events, _, _ = s.events.list(events)
 	return d, nil
+}
+
+// driftOf returns what of an object is not as it was applied.
+func (s *System) driftOf(ctx context.Context, ref object.Ref) ([]plan.Drift, error) {
+	shown, err := s.shown(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []plan.Drift
+	for _, st := range shown {
+		for _, drift := range st.Plan.Drift {
+			if drift.Ref == ref {
+				out = append(out, drift)
+			}
+		}
+	}
+	return out, nil
 }
 
 // Events calls on for what matches q.

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +17,10 @@ import (
 
 	"github.com/fairlead-dev/fairlead/apply/executor"
 	"github.com/fairlead-dev/fairlead/daemon/applications"
+	"github.com/fairlead-dev/fairlead/daemon/hooks"
+	"github.com/fairlead-dev/fairlead/daemon/images"
+	"github.com/fairlead-dev/fairlead/daemon/notify"
+	"github.com/fairlead-dev/fairlead/daemon/previews"
 	"github.com/fairlead-dev/fairlead/daemon/reconcile"
 	"github.com/fairlead-dev/fairlead/daemon/settings"
 	"github.com/fairlead-dev/fairlead/daemon/store"
@@ -26,6 +30,7 @@ import (
 	"github.com/fairlead-dev/fairlead/render/worker"
 	"github.com/fairlead-dev/fairlead/runtimes"
 	"github.com/fairlead-dev/fairlead/runtimes/networking"
+	"github.com/fairlead-dev/fairlead/sources/forge"
 )
 
 // Mode is how much a System may do.
@@ -64,6 +69,9 @@ type machine struct {
 	// hostIPs are its addresses, and dns what pods' resolv.conf files are made from.
 	hostIPs []string
 	dns     networking.DNS
+	// serving is what serves Services, from ranges.
+	serving serving
+	ranges  plan.ServiceRanges
 	// clear removes what pods stood on when none is left: their network, the directories for volumes, and
 	// the image of their sandboxes unless another installation uses it.
 	clear func(ctx context.Context) error
@@ -87,13 +95,30 @@ type System struct {
 	recorder *telemetry.Recorder
 	health   *telemetry.Health
 	events   *events
-	claims   *claims
+	claims   *reconcile.Claims
+	previews *previews.Manager // nil when no forge is known, or nothing is reconciled
+	// hooks is nil when none are served; hookAddress is where they are.
+	hooks           *hooks.Server
+	hookCertificate *hooks.Certificate
+	hookAddress     string // guarded by mu
+	forges          *forge.Set
+	notifier        *notify.Notifier // nil when nobody is told
+	labels          sync.Map         // of applications, by name
+	images          *images.Manager  // nil when nothing is reconciled
+	updating        updating
+	approvers       map[forge.Forge]previews.Approvers
 
 	wasReconciled atomic.Bool
 
+	handing sync.Mutex // held while the record of an application without a worker is written
+
+	suspensions suspensions
+
 	planMu    sync.Mutex
-	hasLooked bool           // guarded by planMu
-	closers   []func() error // undone by Close, last first
+	hasLooked bool                  // guarded by planMu
+	evaluated map[string]*evaluated // guarded by planMu
+	merging   map[string]merging    // guarded by planMu
+	closers   []func() error        // undone by Close, last first
 
 	mu           sync.Mutex
 	running      context.Context // nil before Run
@@ -101,19 +126,18 @@ type System struct {
 	applying     bool
 	only         []string // limits a pass to these applications
 	declared     map[string]applications.Declared
-	beside       map[string]map[object.Ref]plan.Config // what is beside an application's declarations, by its name
+	beside       map[string]plan.Configs // what is beside an application's declarations, by its name
 	sources      map[string]*sourceEntry
 	applications map[string]*applicationEntry
 	down         map[string]bool             // removed by hand, until somebody asks for a reconciliation
 	looked       map[string]reconcile.Status // what looking without a worker found last
 	seen         map[string]seen
 	drift        map[string][]plan.Drift
-	restarts     map[string]int  // by the pod's UID
-	caughtUp     map[string]bool // declarers that were compared with what was recorded before this start
-	stepsDone    map[string]int  // of the plan that an application's worker carries out
-	held         map[string]string
-	pods         map[string]string // application to what was last seen of its pods
-	silent       bool              // the node did not answer then
+	caughtUp     map[string]bool    // declarers that were compared with what was recorded before this start
+	stepsDone    map[string]int     // of the plan that an application's worker carries out
+	awaiting     map[string]bool    // applications that wait until all others have said what they want
+	pods         []plan.ObservedPod // that were seen last
+	silent       bool               // the node did not answer then
 }
 
 // New puts a System together. It changes nothing on the engine.
@@ -121,16 +145,21 @@ func New(o Options) (_ *System, err error) {
 	s := &System{
 		settings: o.Settings, version: o.Version, mode: o.Mode, readOnly: o.Mode < Once, log: o.Log, started: time.Now(),
 		recorder: telemetry.NewRecorder(o.Version, ""), health: telemetry.NewHealth(telemetry.CheckReconciled, telemetry.CheckEngine),
-		events: newEvents(o.Settings.Events.Keep), claims: newClaims(),
+		events: newEvents(o.Settings.Events.Keep), awaiting: map[string]bool{},
 		declared: map[string]applications.Declared{}, sources: map[string]*sourceEntry{}, applications: map[string]*applicationEntry{},
-		down: map[string]bool{}, beside: map[string]map[object.Ref]plan.Config{}, looked: map[string]reconcile.Status{}, seen: map[string]seen{}, drift: map[string][]plan.Drift{}, restarts: map[string]int{}, stepsDone: map[string]int{}, caughtUp: map[string]bool{}, held: map[string]string{}, pods: map[string]string{},
+		down: map[string]bool{}, beside: map[string]plan.Configs{}, looked: map[string]reconcile.Status{}, seen: map[string]seen{}, drift: map[string][]plan.Drift{}, stepsDone: map[string]int{}, caughtUp: map[string]bool{}, evaluated: map[string]*evaluated{}, merging: map[string]merging{},
 	}
+	s.claims = reconcile.NewClaims(s.wakeClaimant)
+	s.suspensions.changed, s.suspensions.planned = make(chan struct{}, 1), map[string][]plan.SuspendedObject{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
 		}
 	}()
 	if err := s.openStore(); err != nil {
+		return nil, err
+	}
+	if err := s.loadSuspensions(); err != nil {
 		return nil, err
 	}
 	key, err := s.store.Key()
@@ -152,6 +181,19 @@ func New(o Options) (_ *System, err error) {
 		if err := s.openNode(open, key); err != nil {
 			return nil, err
 		}
+	} else if s.planning.Services, err = s.validRanges(); err != nil {
+		return nil, err
+	}
+	if o.Mode == Run {
+		if err := s.openHooks(); err != nil {
+			return nil, err
+		}
+	}
+	if o.Mode != Validate {
+		s.openNotifier()
+	}
+	if o.Mode == Run {
+		s.openImages()
 	}
 	exe, err := os.Executable()
 	if err != nil {
@@ -170,6 +212,9 @@ func (s *System) openStore() error {
 	var st *store.Store
 	if s.readOnly {
 		// Nothing is written, clones neither: another fairlead may be at work in the same directory.
+		if err := store.Readable(s.settings.StateDir); err != nil {
+			return err
+		}
 		st = store.View(s.settings.StateDir)
 		tmp, err := os.MkdirTemp("", "fairlead-read-")
 		if err != nil {
@@ -219,11 +264,37 @@ func (s *System) claimRecorded() error {
 		if err != nil {
 			continue // the application's worker reports it
 		}
-		refs := make([]object.Ref, 0, len(r.Inventory))
-		for _, o := range r.Inventory {
-			refs = append(refs, o.Ref)
+		s.claims.Recorded(name, r.Inventory)
+	}
+	return nil
+}
+
+// releaseUndeclared lets others take over what applications have that nobody declares any more: those of the settings
+// that are not in them, and those that such ones have declared. The others are decided on when their declarer was rendered.
+func (s *System) releaseUndeclared() error {
+	names, err := s.store.Applications()
+	if err != nil {
+		return err
+	}
+	declarer := map[string]string{}
+	for _, name := range names {
+		if r, err := s.store.Load(name); err == nil {
+			declarer[name] = r.DeclaredBy
 		}
-		s.claims.hold(name, refs)
+	}
+	s.mu.Lock()
+	declared := maps.Clone(s.applications)
+	s.mu.Unlock()
+	for name := range declarer {
+		at := name
+		for range len(declarer) {
+			if by, recorded := declarer[at]; declared[at] == nil && recorded && by != bySettings {
+				at = by
+			}
+		}
+		if by, recorded := declarer[at]; declared[at] == nil && recorded && by == bySettings {
+			s.claims.Wants(name, nil)
+		}
 	}
 	return nil
 }
@@ -260,11 +331,21 @@ func (s *System) begin(ctx context.Context) {
 			return err
 		})
 	}
+	if s.mode == Run {
+		group.Go(func() error { return s.watchSuspensions(running) })
+		group.Go(func() error { return s.images.Run(running) })
+		if s.notifier != nil {
+			group.Go(func() error { return s.notifier.Run(running) })
+		}
+	}
 	declared, found := s.settings.Declared()
 	for _, d := range found {
 		s.log.Warn().Msg(d.String())
 	}
 	s.declare(bySettings, declared)
+	if err := s.releaseUndeclared(); err != nil {
+		s.log.Warn().Err(err).Msg("what is not declared any more cannot be looked for")
+	}
 	s.mu.Lock()
 	none := len(s.applications) == 0
 	s.mu.Unlock()
@@ -303,55 +384,6 @@ func (s *System) isApplying() bool {
 	return s.applying
 }
 
-// nodeChanged wakes the applications whose pods changed.
-func (s *System) nodeChanged() {
-	state := s.observe(context.Background())
-	now := map[string]string{}
-	groups := map[telemetry.PodGroup]int{}
-	for _, p := range state.Pods {
-		now[p.Application] += signature(p)
-		groups[telemetry.PodGroup{Application: p.Application, Phase: string(p.Phase)}]++
-	}
-	s.recorder.SetPods(groups)
-	s.countRestarts(state.Pods)
-	s.recorder.SetEngineUp(state.Node, !state.Stale)
-	s.mu.Lock()
-	for name, e := range s.applications {
-		if before, known := s.pods[name]; now[name] != before || !known || state.Stale || s.silent {
-			e.worker.Poke()
-		}
-	}
-	s.pods, s.silent = now, state.Stale
-	s.mu.Unlock()
-	s.events.touch()
-}
-
-// countRestarts counts what was restarted since it was called last.
-func (s *System) countRestarts(pods []plan.ObservedPod) {
-	now := make(map[string]int, len(pods))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range pods {
-		for _, c := range p.Containers {
-			now[p.UID] += c.Restarts
-		}
-		if before, known := s.restarts[p.UID]; known {
-			s.recorder.ContainerRestarted(p.Application, now[p.UID]-before)
-		}
-	}
-	s.restarts = now
-}
-
-// signature is everything of a pod that a plan can depend on.
-func signature(p plan.ObservedPod) string {
-	var b strings.Builder
-	fmt.Fprint(&b, p.PodKey, p.UID, p.Template, p.Phase, p.Ready, p.Terminating, p.Reason, p.Finished, p.Mounted)
-	for _, c := range p.Containers {
-		fmt.Fprint(&b, c.Name, c.ID, c.State, c.Ready, c.Restarts, c.ExitCode, c.Reason, c.Resources)
-	}
-	return b.String()
-}
-
 // reconciledOnce says that the daemon is ready as soon as every application was looked at.
 func (s *System) reconciledOnce() {
 	if s.wasReconciled.Load() {
@@ -377,21 +409,27 @@ func (s *System) desiredConfig(ref object.Ref) (plan.Config, bool) {
 	// What is declared may start before the pass that declares it has ended.
 	s.mu.Lock()
 	for _, configs := range s.beside {
-		if c, ok := configs[ref]; ok {
+		if c, ok := configs.Get(ref); ok {
 			s.mu.Unlock()
 			return c, true
 		}
 	}
+	owner := s.applications[s.claims.Owner(ref)]
 	s.mu.Unlock()
+	if owner != nil {
+		if c, ok := owner.worker.Status().Desired.Configs.Get(ref); ok {
+			return c, true
+		}
+	}
 	for _, st := range s.statuses() {
-		if c, ok := st.Desired.Configs[ref]; ok {
+		if c, ok := st.Desired.Configs.Get(ref); ok {
 			return c, true
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, st := range s.looked {
-		if c, ok := st.Desired.Configs[ref]; ok {
+		if c, ok := st.Desired.Configs.Get(ref); ok {
 			return c, true
 		}
 	}
@@ -405,5 +443,9 @@ func (s *System) Close() error {
 		errs = append(errs, c())
 	}
 	s.closers = nil
+	for _, m := range s.merging {
+		errs = append(errs, m.source.Close())
+	}
+	s.merging = nil
 	return errors.Join(errs...)
 }

@@ -1,20 +1,26 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/daemon/api"
 	"github.com/fairlead-dev/fairlead/daemon/applications"
 	"github.com/fairlead-dev/fairlead/daemon/reconcile"
+	"github.com/fairlead-dev/fairlead/daemon/settings"
 	"github.com/fairlead-dev/fairlead/daemon/telemetry"
 	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/render"
 	"github.com/fairlead-dev/fairlead/render/diag"
 	"github.com/fairlead-dev/fairlead/render/object"
+	"github.com/fairlead-dev/fairlead/sources"
+	"github.com/fairlead-dev/fairlead/sources/forge"
 )
 
 // bySettings is the declarer of what the settings file or the command line names.
@@ -23,9 +29,10 @@ const bySettings = ""
 // sourceEntry is a source that is looked at.
 type sourceEntry struct {
 	decl    applications.Source
+	key     string // of its repository, as hooks name it; empty for none
 	worker  *reconcile.Source
 	stop    func()
-	problem string // why there is no worker
+	problem string // why there is no worker, or why it still follows what was declared before
 }
 
 // applicationEntry is an application that is reconciled.
@@ -46,11 +53,13 @@ type applicationEntry struct {
 func (s *System) declare(by string, d applications.Declared) diag.List {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	d, found := s.confine(by, d)
 	if d.Incomplete {
 		d = merged(s.declared[by], d)
 	}
 	s.declared[by] = d
-	found := s.sync()
+	found = append(found, s.sync()...)
+	found = append(found, s.configureImages()...)
 	if by != bySettings && !d.Incomplete && s.applying && !s.caughtUp[by] {
 		s.caughtUp[by] = true
 		s.removeUndeclared(by)
@@ -90,6 +99,7 @@ func merged(before, next applications.Declared) applications.Declared {
 			next.Sources = append(next.Sources, src)
 		}
 	}
+	next.Images.Add(before.Images)
 	for _, app := range before.Applications {
 		if !slices.ContainsFunc(next.Applications, func(o applications.Application) bool { return o.Name == app.Name }) {
 			next.Applications = append(next.Applications, app)
@@ -107,12 +117,23 @@ func (s *System) sync() diag.List {
 	}
 	slices.Sort(declarers)
 
-	wantSources := map[string]applications.Source{}
+	wantSources, sourceBy, fought := map[string]applications.Source{}, map[string]string{}, map[string]bool{}
 	wantApplications := map[string]applicationEntry{}
 	for _, by := range declarers {
 		for _, src := range s.declared[by].Sources {
-			if _, taken := wantSources[src.Name]; !taken {
-				wantSources[src.Name] = src
+			first, taken := wantSources[src.Name]
+			if !taken {
+				wantSources[src.Name], sourceBy[src.Name] = src, by
+				continue
+			}
+			if sameSource(first, src) {
+				continue
+			}
+			x := contested(src.Name, sourceBy[src.Name], by, src)
+			found = append(found, x)
+			if sourceBy[src.Name] != bySettings {
+				first.Findings = append(slices.Clone(first.Findings), x)
+				wantSources[src.Name], fought[src.Name] = first, true
 			}
 		}
 		for _, app := range s.declared[by].Applications {
@@ -129,7 +150,14 @@ func (s *System) sync() diag.List {
 	}
 	for name, have := range s.sources {
 		want, stays := wantSources[name]
-		if !stays || !sameSource(have.decl, want) {
+		switch {
+		case stays && have.worker != nil && sameSource(have.decl, want):
+			have.problem = ""
+		case stays && have.worker != nil && want.Broken() && !fought[name]:
+			have.problem = strings.TrimSpace(want.Findings.String()) // what was declared before, and fetched, stays in force
+			s.pokeApplicationsOf(name)
+		case stays && have.worker == nil && sameSource(have.decl, want) && slices.Equal(have.decl.Findings, want.Findings):
+		default:
 			have.stop()
 			delete(s.sources, name)
 		}
@@ -137,6 +165,9 @@ func (s *System) sync() diag.List {
 	for name, want := range wantSources {
 		if _, have := s.sources[name]; !have {
 			s.sources[name] = s.startSource(want)
+			if s.sources[name].problem != "" {
+				s.pokeApplicationsOf(name)
+			}
 		}
 	}
 	for name, have := range s.applications {
@@ -152,6 +183,7 @@ func (s *System) sync() diag.List {
 		}
 	}
 	for name, want := range wantApplications {
+		s.labels.Store(name, want.decl.Labels)
 		if _, have := s.applications[name]; !have {
 			s.startApplication(want)
 		}
@@ -168,7 +200,10 @@ func declarer(by string) string {
 
 // sameSource reports whether the source of a can go on serving b.
 func sameSource(a, b applications.Source) bool {
-	// Where it is declared, and what is wrong with it, changes nothing in how it is fetched.
+	if a.Broken() != b.Broken() {
+		return false
+	}
+	// Where it is declared changes nothing in how it is fetched.
 	a.Origin, b.Origin = object.Origin{}, object.Origin{}
 	a.Findings, b.Findings = nil, nil
 	a.Requested, b.Requested = "", ""
@@ -177,7 +212,7 @@ func sameSource(a, b applications.Source) bool {
 
 // startSource makes the worker of a source and, in a running system, starts it. The caller holds s.mu.
 func (s *System) startSource(decl applications.Source) *sourceEntry {
-	e := &sourceEntry{decl: decl, stop: func() {}}
+	e := &sourceEntry{decl: decl, key: forge.Key(decl.Repository.URL), stop: func() {}}
 	source, err := s.openSource(decl)
 	if err != nil {
 		e.problem = err.Error()
@@ -223,13 +258,12 @@ func (s *System) runApplication(entry *applicationEntry) {
 
 // ended forgets an application that is gone.
 func (s *System) ended(name string, entry *applicationEntry) {
-	if s.claims.hold(name, nil) {
-		s.wakeOthers(name)
-	}
+	s.claims.Forget(name)
 	s.mu.Lock()
 	if s.applications[name] == entry {
 		delete(s.applications, name)
 		delete(s.beside, name)
+		s.labels.Delete(name)
 		if !entry.worker.Status().Config.Orphan {
 			delete(s.declared, name) // what it declared goes with it
 		}
@@ -244,19 +278,52 @@ func (s *System) config(e applicationEntry) reconcile.Config {
 	d := e.decl
 	c := reconcile.Config{
 		Application: d.Application, Render: d.Render, RetryInterval: d.RetryInterval, Timeout: d.Timeout, Wait: d.Wait || len(d.HealthChecks) > 0,
-		Suspend: d.Suspend || s.down[d.Name] || !s.selected(d.Name), Manual: d.Manual, DependsOn: d.DependsOn,
+		Suspend: d.Suspend || s.down[d.Name] || !s.selected(d.Name), Suspension: d.Suspension, Manual: d.Manual, DependsOn: d.DependsOn,
+		Frozen:   s.down[d.Name] || !s.selected(d.Name),
+		Rollback: rollback(d, s.settings.Defaults), Requested: d.Requested,
 		DeclaredBy: e.declaredBy, Removed: e.removed, Orphan: d.DeletionPolicy == applications.Orphan,
 	}
 	if c.RetryInterval <= 0 {
 		c.RetryInterval = time.Duration(s.settings.Defaults.RetryInterval)
 	}
+	c.Limit, c.Approval = s.limit(d), s.approval(d)
 	c.Render.AllowUnsupported = c.Render.AllowUnsupported || s.settings.AllowUnsupported
 	if e.downed {
+		c.Rollback = false
 		c.Removed, c.Orphan, c.Suspend, c.Manual, c.DependsOn = true, false, false, false, nil
 		c.Why = "it was asked for"
 		c.Application = plan.Application{Name: c.Name, Source: c.Source, Path: c.Path, Prune: true, AllowEmpty: true}
 	}
-	return c
+	return s.suspended(c)
+}
+
+// rollback reports whether an application goes back to its last good revision when a newer one fails.
+func rollback(d applications.Application, otherwise settings.Defaults) bool {
+	if d.RollbackOnFailure != nil {
+		return *d.RollbackOnFailure
+	}
+	return otherwise.RollbackOnFailure
+}
+
+// limit is how much one plan of an application may delete without an approval.
+func (s *System) limit(d applications.Application) plan.PruneLimit {
+	share, count := cmp.Or(d.MaxShare, s.settings.Defaults.PruneLimit.MaxShare), cmp.Or(d.MaxCount, s.settings.Defaults.PruneLimit.MaxCount)
+	if share == nil || count == nil {
+		return plan.PruneLimit{} // settings without their defaults
+	}
+	return plan.PruneLimit{MaxShare: *share, MaxCount: *count}
+}
+
+// approval says what else of an application waits for an approval. A declaration may ask for more than the settings do, and
+// not for less: what changes with it is what it would have approved.
+func (s *System) approval(d applications.Application) plan.Approval {
+	a := plan.Approval{Volumes: s.settings.Defaults.Approval.Volumes == nil || *s.settings.Defaults.Approval.Volumes}
+	for _, k := range slices.Concat(s.settings.Defaults.Approval.Kinds, d.Approval.Kinds) {
+		if !slices.Contains(a.Kinds, k) {
+			a.Kinds = append(a.Kinds, k)
+		}
+	}
+	return a
 }
 
 // selected reports whether a pass that was limited to some applications includes name.
@@ -278,26 +345,54 @@ func (s *System) fetched(name string, took time.Duration, moved bool, err error)
 
 // sourceChanged wakes the applications of a source.
 func (s *System) sourceChanged(st reconcile.SourceStatus) {
+	if st.Err == nil && s.images != nil {
+		s.images.SourceMoved(st.Name)
+	}
 	log := s.log.With().Str("source", st.Name).Logger()
+	var refusal *sources.Refusal
 	switch {
+	case errors.As(st.Err, &refusal):
+		log.Warn().Str("revision", refusal.Revision.Short()).Str("reason", refusal.Reason).Msg(st.Err.Error())
+		s.keep(api.Event{Type: api.Warning, Reason: "RevisionRefused", Source: st.Name, Revision: string(refusal.Revision), Message: st.Err.Error()})
 	case st.Err != nil:
 		log.Warn().Err(st.Err).Int("failures", st.Failures).Msg("fetch failed; what was fetched before stays in force")
 		s.keep(api.Event{Type: api.Warning, Reason: "FetchFailed", Source: st.Name, Message: st.Err.Error()})
 	default:
 		log.Info().Str("revision", st.Snapshot.Revision.Short()).Str("history", string(st.Snapshot.History)).Msg("new revision: " + firstLine(st.Snapshot.Message))
 		e := api.Event{Type: api.Normal, Reason: "Fetched", Source: st.Name, Revision: string(st.Snapshot.Revision), Message: "fetched " + st.Snapshot.Revision.Short() + " " + firstLine(st.Snapshot.Message)}
+		if signed := signedBy(st.Snapshot.Signatures); signed != "" {
+			e.Message += "; " + signed
+		}
 		if note := historyNote(st.Snapshot.History); note != "" {
 			e.Type, e.Reason, e.Message = api.Warning, "HistoryChanged", st.Snapshot.Revision.Short()+": "+note
 		}
 		s.keep(e)
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.pokeApplicationsOf(st.Name)
+	if e, ok := s.sources[st.Name]; ok && st.Err == nil {
+		s.lookAtPullRequests(e.decl, st.Snapshot)
+	}
+	s.mu.Unlock()
+	s.wakeAwaiting()
+}
+
+// pokeApplicationsOf has the applications of a source look at it. The caller holds s.mu.
+func (s *System) pokeApplicationsOf(source string) {
 	for _, e := range s.applications {
-		if e.decl.Source == st.Name {
+		if e.decl.Source == source {
 			e.worker.Poke()
 		}
 	}
+}
+
+// signedBy says whose signatures were found good; empty when none was asked for.
+func signedBy(list []sources.Signature) string {
+	words := make([]string, len(list))
+	for i, s := range list {
+		words[i] = s.String()
+	}
+	return strings.Join(words, ", ")
 }
 
 // declarations returns what an application's objects declare.
@@ -315,7 +410,7 @@ func (s *System) declarations(objects []object.Object) (applications.Declared, d
 func (s *System) secretsOf(objects []object.Object) applications.Secrets {
 	beside := configsBeside(objects)
 	return func(namespace, name string) (map[string][]byte, bool) {
-		if c, ok := beside[object.Ref{Kind: "Secret", Namespace: namespace, Name: name}]; ok {
+		if c, ok := beside.Get(object.Ref{Kind: "Secret", Namespace: namespace, Name: name}); ok {
 			return c.Data, true
 		}
 		return s.lookup(applications.Ref{Kind: "Secret", Namespace: namespace, Name: name})
@@ -323,7 +418,7 @@ func (s *System) secretsOf(objects []object.Object) applications.Secrets {
 }
 
 // configsBeside returns the ConfigMaps and Secrets among objects that declare applications, nothing for others.
-func configsBeside(objects []object.Object) map[object.Ref]plan.Config {
+func configsBeside(objects []object.Object) plan.Configs {
 	if !slices.ContainsFunc(objects, func(o object.Object) bool { return applications.IsDeclaration(o.Ref) }) {
 		return nil
 	}

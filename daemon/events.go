@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,9 +13,9 @@ import (
 type events struct {
 	keep int
 
-	mu   sync.Mutex
-	seq  uint64
-	ring []api.Event
+	mu  sync.Mutex
+	seq uint64
+	all []api.Event // the newest keep of them, and up to as many before
 	// changed is closed and replaced with every event and every other change.
 	changed chan struct{}
 }
@@ -35,21 +36,25 @@ func (l *events) add(e api.Event) {
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
-	for i := len(l.ring) - 1; i >= max(0, len(l.ring)-100); i-- {
-		k := l.ring[i]
+	kept := l.kept()
+	for i := len(kept) - 1; i >= max(0, len(kept)-100); i-- {
+		k := &kept[i]
 		if k.Reason == e.Reason && k.Message == e.Message && k.Ref == e.Ref && k.Application == e.Application &&
 			k.Revision == e.Revision && k.Step == nil && e.Step == nil && e.Time.Sub(k.Time) < 10*time.Minute {
 			e.Count = k.Count + 1
-			l.ring = append(l.ring[:i:i], l.ring[i+1:]...)
+			l.all = slices.Delete(l.all, len(l.all)-len(kept)+i, len(l.all)-len(kept)+i+1)
 			break
 		}
 	}
-	if len(l.ring) >= l.keep {
-		l.ring = append([]api.Event(nil), l.ring[len(l.ring)-l.keep+1:]...)
+	if len(l.all) >= 2*l.keep {
+		l.all = slices.Delete(l.all, 0, len(l.all)-l.keep) // now and then, so that an event costs what it is
 	}
-	l.ring = append(l.ring, e)
+	l.all = append(l.all, e)
 	l.wake()
 }
+
+// kept are the events that are to be had.
+func (l *events) kept() []api.Event { return l.all[max(0, len(l.all)-l.keep):] }
 
 // touch tells those who watch that something changed that is not an event.
 func (l *events) touch() {
@@ -69,14 +74,15 @@ func (l *events) list(q api.EventQuery) ([]api.Event, uint64, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var out []api.Event
-	for _, e := range l.ring {
+	for _, e := range slices.Backward(l.kept()) {
+		if q.Tail > 0 && len(out) == q.Tail || e.Seq <= q.After {
+			break
+		}
 		if q.Match(e) {
 			out = append(out, e)
 		}
 	}
-	if q.Tail > 0 && len(out) > q.Tail {
-		out = out[len(out)-q.Tail:]
-	}
+	slices.Reverse(out)
 	return out, l.seq, l.changed
 }
 

@@ -31,6 +31,26 @@ func TestEventsKeepTheNewest(t *testing.T) {
 	}
 }
 
+// What is kept is the same after any number of events, whenever the rest is let go.
+func TestEventsThatAreKeptAreAlwaysTheNewest(t *testing.T) {
+	l := newEvents(3)
+	for i := range 20 {
+		l.add(api.Event{Reason: string(rune('A' + i))})
+		got, seq, _ := l.list(api.EventQuery{})
+		var want []string
+		for j := max(0, i-2); j <= i; j++ {
+			want = append(want, string(rune('A'+j)))
+		}
+		if d := cmp.Diff(want, reasons(got)); d != "" || seq != uint64(i+1) || len(l.all) > 6 {
+			t.Fatalf("after %d: seq %d, %d in memory\n%s", i+1, seq, len(l.all), d)
+		}
+		last, _, _ := l.list(api.EventQuery{Tail: 2, After: 1})
+		if d := cmp.Diff(want[max(0, len(want)-2):], reasons(last)); i > 1 && d != "" {
+			t.Fatalf("the last two after %d:\n%s", i+1, d)
+		}
+	}
+}
+
 func TestEqualEventsAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newEvents(0)

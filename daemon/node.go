@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,7 +13,6 @@ import (
 	"github.com/fairlead-dev/fairlead/apply/executor"
 	"github.com/fairlead-dev/fairlead/daemon/api"
 	"github.com/fairlead-dev/fairlead/daemon/settings"
-	"github.com/fairlead-dev/fairlead/daemon/store"
 	"github.com/fairlead-dev/fairlead/daemon/telemetry"
 	"github.com/fairlead-dev/fairlead/runtimes/docker"
 	"github.com/fairlead-dev/fairlead/runtimes/networking"
@@ -35,7 +32,7 @@ func (s *System) openMachine(key []byte) (machine, error) {
 	s.closers = append(s.closers, engine.Close)
 
 	bridge := bridgeName(s.settings)
-	cidr, err := s.subnet(bridge)
+	cidr, services, err := s.subnets(bridge)
 	if err != nil {
 		return m, err
 	}
@@ -58,10 +55,18 @@ func (s *System) openMachine(key []byte) (machine, error) {
 		}
 	}
 	m.network, m.volumes = network, v
-	m.dns = networking.DNS{Host: host, ClusterDomain: s.settings.Network.ClusterDomain, Servers: s.nameservers()}
+	m.dns = networking.DNS{Host: host, ClusterDomain: s.settings.Network.ClusterDomain, Servers: s.nameservers(network.Gateway())}
 	m.hostIPs = networking.HostAddresses()
+	if m.ranges, err = s.ranges(cidr, services, m.hostIPs); err != nil {
+		return m, err
+	}
+	if !s.readOnly {
+		if m.serving, err = s.openServing(bridge, cidr, network.Gateway(), m.ranges); err != nil {
+			return m, err
+		}
+	}
 	m.clear = func(ctx context.Context) error {
-		return errors.Join(network.Destroy(ctx), v.Destroy(), engine.RemoveSandboxImages(ctx))
+		return errors.Join(m.serving.destroy(ctx), network.Destroy(ctx), v.Destroy(), engine.RemoveSandboxImages(ctx))
 	}
 	return m, nil
 }
@@ -73,16 +78,19 @@ func (s *System) openNode(open func(*System, []byte) (machine, error), key []byt
 		return err
 	}
 	s.machine = m
+	s.planning.Services = m.ranges
 	s.node, err = executor.New(executor.Options{
-		ID: localNode, Engine: m.engine, Network: m.network, Volumes: m.volumes, StateDir: s.settings.StateDir, ReadOnly: s.readOnly,
+		Gather: executor.Gather,
+		ID:     localNode, Engine: m.engine, Network: m.network, Volumes: m.volumes, StateDir: s.settings.StateDir, ReadOnly: s.readOnly,
 		DNS: m.dns, HostIPs: m.hostIPs, SeccompDir: s.settings.Pods.SeccompDir, DockerConfig: s.dockerConfig(),
-		Config: s.desiredConfig, Slots: s.settings.Pods.Slots,
-		OnEvent: s.podEvent, OnTrouble: s.nodeTrouble,
+		Config: s.desiredConfig, Suspended: s.suspensions.holds, Slots: s.settings.Pods.Slots,
+		OnEvent: s.podEvent, OnTrouble: s.nodeTrouble, Registries: m.serving.registries(),
 	})
 	if err != nil {
 		return err
 	}
 	s.closers = append(s.closers, s.node.Close)
+	s.recorder.Serve(s.figures)
 	return nil
 }
 
@@ -99,36 +107,11 @@ func bridgeName(s settings.Settings) string {
 	return "fairlead" + hex.EncodeToString(sum[:3]) + "0"
 }
 
-// subnet returns the pods' subnet. What was once chosen stays, so that addresses survive a restart of
-// the machine.
-func (s *System) subnet(bridge string) (netip.Prefix, error) {
-	if s.settings.Network.CIDR != "" {
-		return netip.ParsePrefix(s.settings.Network.CIDR)
+// nameservers are those of pods: the node's own, or with dns.disabled those of the settings.
+func (s *System) nameservers(gateway netip.Addr) []netip.Addr {
+	if !s.settings.DNS.Disabled {
+		return []netip.Addr{gateway}
 	}
-	file := filepath.Join(s.settings.StateDir, "network.json")
-	var chosen struct {
-		Bridge string       `json:"bridge"`
-		CIDR   netip.Prefix `json:"cidr"`
-	}
-	b, err := os.ReadFile(file)
-	switch {
-	case err == nil && json.Unmarshal(b, &chosen) == nil && chosen.Bridge == bridge && chosen.CIDR.IsValid():
-		return chosen.CIDR, nil
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return netip.Prefix{}, fmt.Errorf("read which subnet pods have: %w", err)
-	}
-	chosen.Bridge = bridge
-	if chosen.CIDR, err = networking.FreeSubnet(bridge, networking.DefaultSubnets()); err != nil || s.readOnly {
-		return chosen.CIDR, err
-	}
-	if b, err = json.Marshal(chosen); err != nil {
-		return netip.Prefix{}, err
-	}
-	return chosen.CIDR, store.WriteFile(file, b)
-}
-
-// nameservers are those of the settings.
-func (s *System) nameservers() []netip.Addr {
 	var out []netip.Addr
 	for _, n := range s.settings.Network.Nameservers {
 		if a, err := netip.ParseAddr(n); err == nil {
@@ -159,8 +142,11 @@ func (s *System) podEvent(e executor.Event) {
 	if e.Warning {
 		t = api.Warning
 	}
+	if e.By != "" {
+		s.recorder.DriftFound(e.Application, e.By, e.Action)
+	}
 	s.keep(api.Event{
-		Type: t, Reason: e.Reason, Message: e.Message, Application: e.Application, Node: localNode, Ref: e.Pod.Ref(),
+		Type: t, Reason: e.Reason, Message: e.Message, Application: e.Application, Node: localNode, Ref: e.Ref(),
 	})
 }
 

@@ -5,7 +5,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/fairlead-dev/fairlead/daemon/api"
 	"github.com/fairlead-dev/fairlead/daemon/applications"
@@ -24,7 +26,7 @@ func (s *System) openSource(d applications.Source) (sources.Source, error) {
 		}})
 	}
 	if d.Findings.HasErrors() {
-		return nil, fmt.Errorf("%s", d.Findings.String())
+		return nil, errors.New(strings.TrimSpace(d.Findings.String()))
 	}
 	return s.openGit(d)
 }
@@ -57,10 +59,36 @@ func (s *System) openGit(d applications.Source) (sources.Source, error) {
 	if r.Ignore != nil {
 		o.Ignore = *r.Ignore
 	}
+	if d.Verify.Mode != "" {
+		o.Verify = &git.Verify{
+			Mode: git.Mode(d.Verify.Mode), From: d.Verify.From(),
+			Keys: func() (map[string][]byte, error) { return s.verificationKeys(d.Verify) },
+		}
+	}
 	// The source's name and what is followed are part of the folder's name: two sources never share a clone.
 	sum := sha256.Sum256([]byte(d.Name + "\x00" + r.URL + "\x00" + reference(d)))
 	o.Dir = filepath.Join(s.settings.SourceDir, hex.EncodeToString(sum[:8]))
 	return git.New(o)
+}
+
+// verificationKeys reads the public keys of who may sign, as they are now.
+func (s *System) verificationKeys(v applications.Verification) (map[string][]byte, error) {
+	if v.SecretRef.Name != "" {
+		data, ok := s.lookup(v.SecretRef)
+		if !ok {
+			return nil, fmt.Errorf("there is no %s with the keys of who may sign: declare it beside the source, or put it into configDir of the settings", v.SecretRef)
+		}
+		return data, nil
+	}
+	files := map[string][]byte{}
+	for _, name := range v.KeyFiles {
+		content, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("read the keys of who may sign: %w", err)
+		}
+		files[name] = content
+	}
+	return files, nil
 }
 
 // historyNote says what is worth saying of how a revision relates to the one before.

@@ -11,11 +11,13 @@ import (
 	"time"
 
 	"github.com/fairlead-dev/fairlead/daemon/api"
+	"github.com/fairlead-dev/fairlead/daemon/applications"
 	"github.com/fairlead-dev/fairlead/daemon/reconcile"
 	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/render"
 	"github.com/fairlead-dev/fairlead/render/diag"
 	"github.com/fairlead-dev/fairlead/render/object"
+	"github.com/fairlead-dev/fairlead/sources"
 )
 
 // Plan fetches, renders, observes and computes, and changes nothing.
@@ -33,6 +35,18 @@ func (s *System) Plan(ctx context.Context, r api.PlanRequest, on func(api.Event)
 			return result, err
 		}
 	}
+	if r.Against != "" {
+		base, err := s.fetchRef(ctx, r.Against)
+		if err != nil {
+			return result, err
+		}
+		result.Compared = true
+		c, err := s.compare(ctx, s.atRef(base, r.Against), s.atRef(at, r.Ref), false, r.Applications)
+		if err == nil {
+			result.Applications = c.plans
+		}
+		return result, err
+	}
 	looked, err := s.lookAll(ctx, at, on)
 	if err != nil {
 		return result, err
@@ -45,6 +59,7 @@ func (s *System) Plan(ctx context.Context, r api.PlanRequest, on func(api.Event)
 			result.Applications = append(result.Applications, s.planned(looked[name], at))
 		}
 	}
+	s.showRegistered(result.Applications)
 	return result, nil
 }
 
@@ -63,7 +78,7 @@ func (s *System) lookAll(ctx context.Context, at map[string]reconcile.SourceStat
 		}
 		s.mu.Unlock()
 		if len(next) == 0 {
-			return looked, nil
+			return looked, s.lookAtMoves(ctx, looked, at)
 		}
 		if err := s.fetchDeclared(ctx, on); err != nil {
 			return nil, err
@@ -77,7 +92,7 @@ func (s *System) lookAll(ctx context.Context, at map[string]reconcile.SourceStat
 			if on != nil {
 				on(api.Event{Time: time.Now(), Type: api.Normal, Reason: "Planning", Application: name, Message: "planning " + name})
 			}
-			st := s.look(ctx, e, at)
+			st := s.look(ctx, e, at, nil)
 			_, before := looked[name]
 			again[name] = !before && slices.ContainsFunc(st.Diags, func(d diag.Diagnostic) bool { return d.Code == "unknown-reference" })
 			looked[name] = st
@@ -86,6 +101,41 @@ func (s *System) lookAll(ctx context.Context, at map[string]reconcile.SourceStat
 			s.mu.Unlock()
 		}
 	}
+}
+
+// lookAtMoves plans again what moves between applications, or is wanted by several, now that it is known what all of them
+// want at these revisions.
+func (s *System) lookAtMoves(ctx context.Context, looked map[string]reconcile.Status, at map[string]reconcile.SourceStatus) error {
+	claims := s.claims.Snapshot()
+	wanted := map[string][]object.Ref{}
+	for name, st := range looked {
+		if st.Desired.Complete && !st.Config.Removed {
+			wanted[name] = st.Wants()
+			claims.Wants(name, wanted[name])
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(looked)) {
+		st := looked[name]
+		standing := claims.Standing(name, wanted[name], false)
+		if len(standing.Others) == 0 && len(standing.Arrivals) == 0 && len(claims.Departures(name, st.Plan.Leftovers, (*world)(s).IsDeclared)) == 0 &&
+			len(st.Plan.Moves) == 0 && !slices.ContainsFunc(st.Plan.Diags, func(d diag.Diagnostic) bool { return d.Code == "owned-elsewhere" }) {
+			continue
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.mu.Lock()
+		e := s.applications[name]
+		s.mu.Unlock()
+		if e == nil {
+			continue
+		}
+		looked[name] = s.look(ctx, e, at, claims)
+		s.mu.Lock()
+		s.looked[name] = looked[name]
+		s.mu.Unlock()
+	}
+	return nil
 }
 
 func known(looked map[string]reconcile.Status, names []string) error {
@@ -104,11 +154,29 @@ func (s *System) planned(st reconcile.Status, at map[string]reconcile.SourceStat
 		src = other
 	}
 	p := api.ApplicationPlan{
-		Name: st.Config.Name, Source: st.Config.Source, Path: st.Config.Path,
+		Name: st.Config.Name, Source: s.locationOf(st.Config.Source), Path: st.Config.Path,
 		From: revisionOf(st.Applied, src.Snapshot), To: revisionOf(string(st.Revision), src.Snapshot), Plan: st.Plan,
 	}
+	s.mu.Lock()
+	if e := s.applications[p.Name]; e != nil {
+		p.Declaration = e.decl.Ref
+	}
+	s.mu.Unlock()
+	if st.Config.Suspend && !st.Config.Frozen {
+		p.Suspension = &st.Config.Suspension
+	}
 	p.Plan.Diags = st.Diags
-	if st.Health == reconcile.Failed && !st.Diags.HasErrors() {
+	var refusal *sources.Refusal
+	if errors.As(src.Err, &refusal) && src.Snapshot.Revision != "" {
+		p.Plan.Diags = append(slices.Clip(p.Plan.Diags), diag.Diagnostic{
+			Severity: diag.Error, Code: "revision-refused", Message: refusal.Text,
+			Hint: "what is planned is revision " + src.Snapshot.Revision.Short() + ", the last one that was not refused",
+		})
+	}
+	if p.Failure = failureFrom(st, src.Snapshot); st.Back {
+		p.To = revisionOf(st.Applied, src.Snapshot)
+	}
+	if st.Health == reconcile.Failed && !st.Diags.HasErrors() && st.Failure == nil {
 		p.Error = &api.Error{Code: api.CodeFailed, Message: st.Reason + ": " + st.Detail}
 	}
 	return p
@@ -175,15 +243,30 @@ func (s *System) fetchRef(ctx context.Context, ref string) (map[string]reconcile
 	return out, nil
 }
 
+// atRef places every repository at a reference: those that were fetched there, and those that are declared only by what is read.
+// Directories, and with an empty reference all sources, are where they are followed.
+func (s *System) atRef(fetched map[string]reconcile.SourceStatus, ref string) placing {
+	return func(ctx context.Context, decl applications.Source) (reconcile.SourceStatus, bool, error) {
+		if st, ok := fetched[decl.Name]; ok {
+			return st, true, nil
+		}
+		if ref == "" || decl.Kind == applications.Local {
+			return reconcile.SourceStatus{}, false, nil
+		}
+		st := s.fetchOnce(ctx, decl, func(d applications.Source) (sources.Source, error) { return s.openSourceAt(d, ref) })
+		return st, true, nil
+	}
+}
+
 // look plans one application beside its worker.
-func (s *System) look(ctx context.Context, e *applicationEntry, at map[string]reconcile.SourceStatus) reconcile.Status {
+func (s *System) look(ctx context.Context, e *applicationEntry, at map[string]reconcile.SourceStatus, claims *reconcile.Claims) reconcile.Status {
 	s.mu.Lock()
 	c := s.config(*e)
 	if e.planCache == nil {
 		e.planCache = render.NewCache()
 	}
 	s.mu.Unlock()
-	st := reconcile.NewApplication(c, &onlooker{world: (*world)(s), at: at, cache: e.planCache}, s.store, s.planning).Look(ctx)
+	st := reconcile.NewApplication(c, &onlooker{world: (*world)(s), at: at, cache: e.planCache, claims: claims}, s.store, s.planning).Look(ctx)
 	s.recorder.PlanDone(c.Name, st.Planned)
 	return st
 }
@@ -193,6 +276,8 @@ type onlooker struct {
 	*world
 	at    map[string]reconcile.SourceStatus
 	cache *render.Cache
+	// claims are those of this look; nil for those of the workers.
+	claims *reconcile.Claims
 }
 
 // Source prefers the sources at another reference.
@@ -218,10 +303,22 @@ func (o *onlooker) Declared(application string, objects []object.Object) diag.Li
 	return o.world.Declared(application, objects)
 }
 
-// Claims tells what others hold and takes nothing.
-func (o *onlooker) Claims(application string, refs []object.Ref) map[object.Ref]string {
-	return o.system().claims.others(application, refs)
+// Claims are those that would be, where all applications are looked at.
+func (o *onlooker) Claims() *reconcile.Claims {
+	if o.claims != nil {
+		return o.claims
+	}
+	return o.world.Claims()
 }
+
+// Unsettled waits for nobody: what is only shown deletes nothing.
+func (o *onlooker) Unsettled(string) string { return "" }
+
+// Settled tells nobody.
+func (o *onlooker) Settled(string) {}
+
+// Moved tells nobody.
+func (o *onlooker) Moved(string, map[object.Ref]string) {}
 
 // Walk refuses.
 func (o *onlooker) Walk(context.Context, plan.Plan) reconcile.Report {

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -22,10 +23,24 @@ func revisionFrom(s sources.Snapshot) api.Revision {
 	if s.Revision == "" {
 		return api.Revision{}
 	}
-	return api.Revision{
+	r := api.Revision{
 		ID: string(s.Revision), Short: s.Revision.Short(), Ref: s.Ref,
 		Committed: s.Committed, Author: s.Author, Message: firstLine(s.Message),
 	}
+	for _, by := range s.Signatures {
+		r.Signatures = append(r.Signatures, api.Signature{Object: by.Object, Format: by.Format, Key: by.Key, Name: by.Name})
+	}
+	return r
+}
+
+// verified says whether the newest revision of a source has the signatures that it has to have; false when it needs none.
+func verified(st reconcile.SourceStatus) (api.Condition, bool) {
+	c := api.Condition{Type: "SourceVerified", Status: "True", Reason: "Verified", Message: signedBy(st.Snapshot.Signatures), Since: st.Fetched}
+	var refusal *sources.Refusal
+	if errors.As(st.Err, &refusal) {
+		c.Status, c.Reason, c.Message = "False", refusal.Reason, refusal.Text
+	}
+	return c, c.Status == "False" || c.Message != ""
 }
 
 // revisionOf returns a revision of which only the id is known, or the snapshot's when it is that one.
@@ -40,6 +55,22 @@ func revisionOf(id string, s sources.Snapshot) api.Revision {
 	return api.Revision{ID: id, Short: sources.Revision(id).Short()}
 }
 
+// failureFrom returns why the newest revision of an application failed as the read model has it.
+func failureFrom(st reconcile.Status, s sources.Snapshot) *api.Failure {
+	f := st.Failure
+	if f == nil {
+		return nil
+	}
+	out := &api.Failure{
+		Revision: revisionOf(f.Revision, s), At: f.At, Reason: f.Reason, Message: f.Message,
+		Back: revisionOf(f.Back, s), BackAt: f.BackAt, BackReason: f.BackReason, BackMessage: f.BackMessage,
+	}
+	if st.Back && f.Back == "" { // it is about to
+		out.Back = revisionOf(st.Applied, s)
+	}
+	return out
+}
+
 // applicationFrom returns the state of an application as the read model has it.
 func applicationFrom(st reconcile.Status, source reconcile.SourceStatus, pods []api.Pod, declaredBy string) api.Application {
 	c := st.Config
@@ -47,9 +78,13 @@ func applicationFrom(st reconcile.Status, source reconcile.SourceStatus, pods []
 		Name: c.Name, Source: c.Source, Path: c.Path, DeclaredBy: declaredBy,
 		Revision: revisionOf(string(st.Revision), source.Snapshot),
 		Applied:  revisionOf(st.Applied, source.Snapshot), LastApplied: st.AppliedAt,
-		Health: api.Health(st.Health), Reason: st.Reason, Message: st.Detail,
-		Suspended: c.Suspend, Objects: len(st.Desired.Objects), Pods: len(pods),
-		Workloads: st.Plan.Status, Drift: st.Plan.Drift, Diagnostics: st.Diags.Sorted(), NextRun: st.Next,
+		Failure: failureFrom(st, source.Snapshot),
+		Health:  api.Health(st.Health), Reason: st.Reason, Message: st.Detail,
+		Suspended: c.Suspend, DependsOn: c.DependsOn, Objects: len(st.Desired.Objects), Pods: len(pods),
+		Workloads: st.Plan.Status, Drift: st.Plan.Drift, Blocked: st.Plan.Blocked, Diagnostics: st.Diags.Sorted(), NextRun: st.Next,
+	}
+	if c.Suspend && !c.Frozen {
+		a.Suspension = &c.Suspension
 	}
 	for _, p := range pods {
 		if p.IsReady {
@@ -60,26 +95,33 @@ func applicationFrom(st reconcile.Status, source reconcile.SourceStatus, pods []
 	a.Phase = "Waiting"
 	if st.Walking {
 		a.Phase = "Applying"
-		add, change, destroy := st.Plan.Counts()
+		open := st.Plan.Open() // the rest comes when this is healthy
+		add, change, destroy := open.Counts()
 		a.Pending = &api.Counts{Add: add, Change: change, Destroy: destroy}
-		a.StepsTotal = len(st.Plan.Steps)
+		a.StepsTotal = len(open.Steps)
 	}
 	ready := api.Condition{Type: "Ready", Status: "False", Reason: st.Reason, Message: st.Detail, Since: st.AppliedAt}
 	if a.Ready {
 		ready.Status = "True"
 	}
 	a.Conditions = []api.Condition{ready}
+	if c, ok := verified(source); ok {
+		a.Conditions = append(a.Conditions, c)
+	}
 	return a
 }
 
 // objectFrom returns an object of an application as the read model has it.
-func objectFrom(o object.Object, application string, status []plan.WorkloadStatus, finished plan.Applied) api.Object {
+func objectFrom(o object.Object, application string, status []plan.WorkloadStatus, applied plan.Applied) api.Object {
 	out := api.Object{
 		Ref: o.Ref, APIVersion: o.APIVersion, Application: application, Origin: o.Origin,
-		Manifest: json.RawMessage(o.Written), Finished: finished.Finished,
+		Manifest: json.RawMessage(o.Written), Created: applied.Created, Finished: applied.Finished,
 	}
 	if m, err := meta.Accessor(o.Value); err == nil {
 		out.Labels = m.GetLabels()
+	}
+	if len(o.Hidden) > 0 {
+		out.Manifest = plan.WithoutHidden(o.Written, o.Hidden)
 	}
 	if i := slices.IndexFunc(status, func(s plan.WorkloadStatus) bool { return s.Ref == o.Ref }); i >= 0 {
 		out.Status = &status[i]
@@ -91,6 +133,9 @@ func objectFrom(o object.Object, application string, status []plan.WorkloadStatu
 		template(&out, v.Spec.Template.Spec, v.Spec.Selector)
 	case *batchv1.Job:
 		template(&out, v.Spec.Template.Spec, v.Spec.Selector)
+		if v.Spec.Suspend == nil || !*v.Spec.Suspend {
+			out.Started = applied.Created // its pods are made at once
+		}
 		if v.Spec.Completions != nil {
 			out.Completions = int(*v.Spec.Completions)
 		}

@@ -18,9 +18,18 @@ import (
 type Service struct{ *System }
 
 // Run reconciles and answers until ctx ends, then releases everything. What runs on the engine goes on
-// running. systemd is told when the daemon is ready.
+// running. systemd is told when the daemon is ready. What cannot be released at an end that was asked for is only
+// logged: the end of the process releases it, and the next one puts right what is left.
 func (s Service) Run(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, s.Close()) }()
+	asked := ctx
+	defer func() {
+		switch e := s.Close(); {
+		case e != nil && err == nil && asked.Err() != nil:
+			s.log.Warn().Err(e).Msg("not everything was released at the end")
+		default:
+			err = errors.Join(err, e)
+		}
+	}()
 	socket, err := api.Listen(ctx, s.settings.Socket)
 	if err != nil {
 		return err
@@ -36,6 +45,13 @@ func (s Service) Run(ctx context.Context) (err error) {
 		group.Go(func() error {
 			return telemetry.Serve(ctx, l, telemetry.Handler(s.recorder, s.health, s.alive))
 		})
+	}
+	if s.hooks != nil {
+		serve, err := s.serveHooks(ctx)
+		if err != nil {
+			return err
+		}
+		group.Go(serve)
 	}
 	group.Go(func() error { return s.System.Run(ctx) })
 	group.Go(func() error { return api.Serve(ctx, socket, s.System) })

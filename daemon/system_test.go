@@ -195,7 +195,7 @@ func TestASavedPlanIsRefusedWhenSomethingMoved(t *testing.T) {
 	}
 	h.file("shop/web.yaml", deployment("web", "web:2", 1))
 	_, err = s.Apply(t.Context(), api.ApplyRequest{Expect: p.Expect()}, nil)
-	if !isMoved(err) || !strings.Contains(err.Error(), short(p.Applications[0].To.ID)) || !strings.Contains(err.Error(), "application shop") {
+	if !isMoved(err) || !strings.Contains(err.Error(), "made from contents "+short(p.Applications[0].To.ID)) || !strings.Contains(err.Error(), "application shop") {
 		t.Errorf("moved commit: %v", err)
 	}
 	h.runs()

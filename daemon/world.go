@@ -2,7 +2,9 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 	"github.com/fairlead-dev/fairlead/daemon/api"
 	"github.com/fairlead-dev/fairlead/daemon/applications"
 	"github.com/fairlead-dev/fairlead/daemon/reconcile"
+	"github.com/fairlead-dev/fairlead/daemon/store"
 	"github.com/fairlead-dev/fairlead/daemon/telemetry"
 	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/render"
@@ -28,6 +31,16 @@ func (w *world) system() *System { return (*System)(w) }
 // Source returns what is known of a source.
 func (w *world) Source(name string) (reconcile.SourceStatus, bool) { return w.system().source(name) }
 
+// locationOf says where a source is; its name where that is not known.
+func (s *System) locationOf(name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e, ok := s.sources[name]; ok {
+		return location(e.decl)
+	}
+	return name
+}
+
 func (s *System) source(name string) (reconcile.SourceStatus, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -38,7 +51,11 @@ func (s *System) source(name string) (reconcile.SourceStatus, bool) {
 	if e.worker == nil {
 		return reconcile.SourceStatus{Name: name, Err: fmt.Errorf("%s", e.problem)}, true
 	}
-	return e.worker.Status(), true
+	st := e.worker.Status()
+	if e.problem != "" {
+		st.Err = errors.New(e.problem)
+	}
+	return st, true
 }
 
 // Options adds substitutions and decryption keys.
@@ -55,17 +72,18 @@ func (w *world) Options(c reconcile.Config) (render.Options, diag.List) {
 	if !ok {
 		return o, nil
 	}
-	return s.complete(decl, o)
+	return s.complete(decl, o, s.lookup)
 }
 
-func (s *System) complete(decl applications.Application, o render.Options) (render.Options, diag.List) {
+// complete adds to the options what an application refers to.
+func (s *System) complete(decl applications.Application, o render.Options, lookup applications.Lookup) (render.Options, diag.List) {
 	found := decl.Findings
 	if len(decl.SubstituteFrom) > 0 || decl.Render.Substitute != nil {
-		values, more := applications.ResolveSubstitutions(decl, s.lookup)
-		o.Substitute, found = values, append(found[:len(found):len(found)], more...)
+		values, secret, more := applications.ResolveSubstitutions(decl, lookup)
+		o.Substitute, o.FromSecrets, found = values, secret, append(found[:len(found):len(found)], more...)
 	}
 	if decl.Decrypt {
-		keys, more := applications.ResolveDecryption(decl, s.lookup)
+		keys, more := applications.ResolveDecryption(decl, lookup)
 		o.AgeKeys, found = append(keys, s.ageKeys...), append(found[:len(found):len(found)], more...)
 	}
 	return o, found
@@ -110,36 +128,131 @@ func (w *world) Declared(application string, objects []object.Object) diag.List 
 	if down {
 		return found // what it declares was removed with it
 	}
-	if !declared && len(d.Applications) == 0 && len(d.Sources) == 0 {
+	if !declared && len(d.Applications) == 0 && len(d.Sources) == 0 && d.Images.Empty() {
 		return found
 	}
 	return append(found, s.declare(application, d)...)
 }
 
-// Claims holds refs for the application and returns those that others hold.
-func (w *world) Claims(application string, refs []object.Ref) map[object.Ref]string {
-	return w.system().claims.claim(application, refs)
-}
+// Claims implements reconcile.World.
+func (w *world) Claims() *reconcile.Claims { return w.system().claims }
 
-// Dependency reports whether an application is done with its newest revision.
-func (w *world) Dependency(name string) (bool, string) {
+// Unsettled says which application has not said yet what it wants.
+func (w *world) Unsettled(application string) string {
 	s := w.system()
 	s.mu.Lock()
-	e, ok := s.applications[name]
+	names := slices.Sorted(maps.Keys(s.applications))
+	entries := maps.Clone(s.applications)
+	s.awaiting[application] = true
 	s.mu.Unlock()
-	if !ok {
-		return false, fmt.Sprintf("application %s, on which it depends, is not declared", name)
+	for _, name := range names {
+		e := entries[name]
+		if name == application || e.unstarted {
+			continue
+		}
+		src, known := s.source(e.worker.Status().Config.Source)
+		if why := e.worker.Unsettled(src, known); why != "" {
+			return why
+		}
 	}
-	st := e.worker.Status()
-	src, _ := s.source(st.Config.Source)
+	return ""
+}
+
+// IsDeclared implements reconcile.World.
+func (w *world) IsDeclared(application string) bool {
+	s := w.system()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.applications[application] != nil
+}
+
+// Settled wakes the applications that wait until others have said what they want.
+func (w *world) Settled(string) { w.system().wakeAwaiting() }
+
+func (s *System) wakeAwaiting() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name := range s.awaiting {
+		if e := s.applications[name]; e != nil {
+			e.worker.Poke()
+		}
+	}
+	clear(s.awaiting)
+}
+
+// Moved tells of objects that move to an application.
+func (w *world) Moved(application string, from map[object.Ref]string) {
+	s := w.system()
+	for _, r := range slices.SortedFunc(maps.Keys(from), object.Compare) {
+		message := fmt.Sprintf("%s moves from application %s to application %s", r, from[r], application)
+		s.keep(api.Event{Type: api.Normal, Reason: "Moved", Application: application, Ref: r, Message: message})
+		s.log.Info().Str("application", application).Str("ref", r.String()).Str("from", from[r]).Msg(message)
+	}
+}
+
+// wakeClaimant wakes an application to whose claims something changed. One that nobody declares any more has no worker:
+// what others have taken over leaves its record here.
+func (s *System) wakeClaimant(name string) {
+	s.mu.Lock()
+	e, applying := s.applications[name], s.applying
+	s.mu.Unlock()
 	switch {
-	case st.Health == reconcile.Healthy && !st.Walking && st.Revision == src.Snapshot.Revision && st.Applied == string(st.Revision):
-		return true, ""
-	case st.Detail != "":
-		return false, fmt.Sprintf("waits for application %s: %s: %s", name, st.Reason, st.Detail)
-	default:
-		return false, fmt.Sprintf("waits for application %s: %s", name, st.Reason)
+	case e != nil:
+		e.worker.Poke()
+	case applying:
+		if err := s.handOver(name); err != nil {
+			s.log.Warn().Err(err).Str("application", name).Msg("what moved to other applications stays in its record, too")
+		}
 	}
+}
+
+// handOver takes out of the record of an application that is not declared what others have taken over.
+func (s *System) handOver(name string) error {
+	s.handing.Lock()
+	defer s.handing.Unlock()
+	r, err := s.store.Load(name)
+	if err != nil {
+		return err
+	}
+	refs := make([]object.Ref, len(r.Inventory))
+	for i := range r.Inventory {
+		refs[i] = r.Inventory[i].Ref
+	}
+	var gone []object.Ref
+	for ref, d := range s.claims.Departures(name, refs, (*world)(s).IsDeclared) {
+		if d.Done {
+			gone = append(gone, ref)
+		}
+	}
+	switch len(gone) {
+	case 0:
+		return nil
+	case len(refs):
+		if err := s.store.Delete(name); err != nil {
+			return err
+		}
+		s.claims.Forget(name)
+		s.keep(api.Event{Type: api.Normal, Reason: "ApplicationRemoved", Application: name, Message: "everything of application " + name + " has moved to others"})
+		return nil
+	}
+	slices.SortFunc(gone, object.Compare)
+	if r, err = s.store.Update(r, store.Change{Gone: gone}); err != nil {
+		return err
+	}
+	s.claims.Recorded(name, r.Inventory)
+	return nil
+}
+
+// Snapshot returns an earlier revision of a source.
+func (w *world) Snapshot(ctx context.Context, name string, rev sources.Revision) (sources.Snapshot, error) {
+	s := w.system()
+	s.mu.Lock()
+	e, ok := s.sources[name]
+	s.mu.Unlock()
+	if !ok || e.worker == nil {
+		return sources.Snapshot{}, fmt.Errorf("source %s cannot be read", name)
+	}
+	return e.worker.Snapshot(ctx, rev)
 }
 
 // Observe reads the node. A node that cannot be read is stale: nothing is concluded from it.
@@ -193,35 +306,41 @@ func (w *world) Walk(ctx context.Context, p plan.Plan) reconcile.Report {
 // Changed publishes the status of an application.
 func (w *world) Changed(st reconcile.Status) {
 	s := w.system()
-	if !st.Config.Removed {
-		s.hold(st)
-	}
 	s.recorder.SetReady(st.Config.Name, st.Health == reconcile.Healthy && st.Applied == string(st.Revision))
-	if st.Planned > 0 && !st.Walking {
+	s.recorder.SetFailed(st.Config.Name, st.Failure != nil, st.Failure != nil && st.Back && !st.Failure.BackAt.IsZero())
+	if st.Planned > 0 {
 		s.recorder.PlanDone(st.Config.Name, st.Planned)
 	}
 	s.mu.Lock()
 	before := s.seen[st.Config.Name]
-	now := seen{health: st.Health, reason: st.Reason, detail: st.Detail, applied: st.Applied, revision: st.Revision}
+	now := seen{health: st.Health, reason: st.Reason, detail: st.Detail, applied: st.Applied, revision: st.Revision, failure: st.Failure}
 	s.seen[st.Config.Name] = now
 	newDrift := newDrift(s.drift[st.Config.Name], st.Plan.Drift)
 	s.drift[st.Config.Name] = st.Plan.Drift
+	if before.revision != now.revision {
+		s.judgeAgain()
+	}
 	var waiting []*applicationEntry
 	for _, e := range s.applications {
 		if before.revision != now.revision && (len(e.decl.SubstituteFrom) > 0 || e.decl.DecryptionSecret.Name != "") {
 			waiting = append(waiting, e) // what it refers to may be another now
 		}
-		for _, d := range e.decl.DependsOn {
-			if d == st.Config.Name {
-				waiting = append(waiting, e)
-			}
-		}
+	}
+	if before != now {
+		waiting = append(waiting, s.dependentsOf(st.Config.Name)...)
 	}
 	s.mu.Unlock()
-	s.recorder.DriftFound(st.Config.Name, len(newDrift))
+	if s.suspensions.plans(st.Config.Name, st.Plan.Suspended) && s.node != nil {
+		s.node.Recheck()
+	}
 	for _, d := range newDrift {
+		if d.Action != "" {
+			continue // its node has told of it
+		}
+		s.recorder.DriftFound(st.Config.Name, d.By, "change")
 		s.keep(api.Event{Type: api.Warning, Reason: "Drift", Application: st.Config.Name, Revision: string(st.Revision), Ref: d.Ref, Message: d.Message})
 	}
+	s.countFailure(st, before)
 	if before != now {
 		for _, e := range waiting {
 			e.worker.Poke()
@@ -232,11 +351,40 @@ func (w *world) Changed(st reconcile.Status) {
 	s.events.touch()
 }
 
+// judgeAgain has the sources looked at whose keys are in a Secret, since that may be another now. The caller holds s.mu.
+func (s *System) judgeAgain() {
+	for _, e := range s.sources {
+		if e.decl.Verify.SecretRef.Name != "" && e.worker != nil {
+			e.worker.Poke()
+		}
+	}
+}
+
 // seen is what was last said of an application.
 type seen struct {
 	health                  reconcile.Health
 	reason, detail, applied string
 	revision                sources.Revision
+	failure                 *store.Failure
+}
+
+// countFailure counts a revision that failed, and the end of a way back. What this daemon found when it started was
+// counted by the one before.
+func (s *System) countFailure(st reconcile.Status, before seen) {
+	f, was := st.Failure, before.failure
+	if f == nil || f == was || before == (seen{}) {
+		return
+	}
+	if was == nil || !was.At.Equal(f.At) {
+		s.recorder.RevisionFailed(st.Config.Name, f.Reason)
+		was = &store.Failure{}
+	}
+	switch {
+	case f.BackReason != "" && was.BackReason == "":
+		s.recorder.RollbackDone(st.Config.Name, telemetry.Failure)
+	case !f.BackAt.IsZero() && was.BackAt.IsZero():
+		s.recorder.RollbackDone(st.Config.Name, telemetry.Success)
+	}
 }
 
 // newDrift returns what is in now and was not in before.
@@ -254,11 +402,15 @@ func newDrift(before, now []plan.Drift) []plan.Drift {
 func (s *System) keep(e api.Event) {
 	s.recorder.EventRecorded(string(e.Type))
 	s.events.add(e)
+	s.notifier.Event(e)
 }
 
 // announce turns a change of an application's state into an event and a log line.
 func (s *System) announce(st reconcile.Status, before seen) {
 	e := api.Event{Type: api.Normal, Application: st.Config.Name, Revision: string(st.Revision), Reason: st.Reason, Message: st.Detail}
+	if st.Reason == reconcile.RollingBack && before.reason == reconcile.RollingBack {
+		return // the steps say how far it is
+	}
 	line := s.log.Info()
 	switch st.Health {
 	case reconcile.Healthy:
@@ -275,38 +427,6 @@ func (s *System) announce(st reconcile.Status, before seen) {
 	}
 	s.keep(e)
 	line.Str("application", st.Config.Name).Str("revision", st.Revision.Short()).Str("reason", st.Reason).Msg(string(st.Health) + ": " + e.Message)
-}
-
-// hold keeps the claims of an application to what it wants and what it has applied.
-func (s *System) hold(st reconcile.Status) {
-	if st.Plan.Application.Name == "" {
-		return
-	}
-	s.mu.Lock()
-	same := s.held[st.Config.Name] == st.Desired.Application.Revision+"/"+string(st.Plan.Basis)
-	s.held[st.Config.Name] = st.Desired.Application.Revision + "/" + string(st.Plan.Basis)
-	s.mu.Unlock()
-	if same {
-		return
-	}
-	wanted := st.Desired.Objects
-	if !st.Desired.Complete {
-		wanted = nil
-	}
-	if s.claims.hold(st.Config.Name, union(wanted, st.Inventory)) {
-		s.wakeOthers(st.Config.Name)
-	}
-}
-
-// wakeOthers wakes all applications but one, which gave up something that others may want.
-func (s *System) wakeOthers(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for other, e := range s.applications {
-		if other != name {
-			e.worker.Poke()
-		}
-	}
 }
 
 // reporter turns the progress of a walk into events, metrics and log lines.
@@ -366,6 +486,8 @@ func describe(s plan.Step) string {
 		return "pod " + args.Pod.String() + " updated in place: " + s.Cause
 	case plan.DeletePod:
 		return "pod " + args.Pod.String() + " deleted: " + s.Cause
+	case plan.MovePod:
+		return "pod " + args.Pod.String() + " runs on in application " + args.To + ": " + s.Cause
 	default:
 		return string(s.Op) + " " + s.Target.String()
 	}

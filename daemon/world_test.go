@@ -21,6 +21,7 @@ import (
 	"github.com/fairlead-dev/fairlead/daemon/reconcile"
 	"github.com/fairlead-dev/fairlead/daemon/settings"
 	"github.com/fairlead-dev/fairlead/plan"
+	"github.com/fairlead-dev/fairlead/render"
 	"github.com/fairlead-dev/fairlead/render/object"
 	"github.com/fairlead-dev/fairlead/render/worker"
 	"github.com/fairlead-dev/fairlead/runtimes"
@@ -31,7 +32,7 @@ import (
 // TestMain is also the program of the render workers.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == worker.Argument {
-		if err := worker.Serve(context.Background(), os.Stdin, os.Stdout); err != nil {
+		if err := worker.Serve(context.Background(), os.Stdin, os.Stdout, &render.Engine{Check: plan.Unsupported}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -42,7 +43,7 @@ func TestMain(m *testing.M) {
 
 // host is a machine whose engine, network and volumes are in memory, with directories as sources.
 type host struct {
-	t       *testing.T
+	t       testing.TB
 	engine  *fake.Engine
 	network *fake.Network
 	volumes *memory
@@ -50,12 +51,16 @@ type host struct {
 	set     settings.Settings
 	cleared int
 	stops   map[*System]func() error
+	// url is where the repository is served, for tests that need it.
+	url string
+	// wrap stands before the engine; nil is the engine itself.
+	wrap func(runtimes.Engine) runtimes.Engine
 
 	mu  sync.Mutex
 	log bytes.Buffer
 }
 
-func newHost(t *testing.T) *host {
+func newHost(t testing.TB) *host {
 	h := &host{t: t, engine: fake.New(), volumes: &memory{prepared: map[string]map[object.Ref]string{}}, dir: t.TempDir(), stops: map[*System]func() error{}}
 	h.network = fake.NewNetwork(h.engine)
 	h.engine.AddImage("web:1", fake.Image{Present: true, Image: runtimes.Image{ID: "web:1"}})
@@ -67,6 +72,14 @@ func newHost(t *testing.T) *host {
 	}
 	t.Cleanup(func() { h.engine.Close() })
 	return h
+}
+
+// seen is the engine as the daemon sees it.
+func (h *host) seen() runtimes.Engine {
+	if h.wrap != nil {
+		return h.wrap(h.engine)
+	}
+	return h.engine
 }
 
 // Write takes log lines.
@@ -112,7 +125,7 @@ func (h *host) try(mode Mode) (*System, error) {
 		Settings: h.set.WithDefaults(), Mode: mode, Version: "test", Log: zerolog.New(h),
 		openMachine: func(*System, []byte) (machine, error) {
 			return machine{
-				engine: h.engine, network: h.network, volumes: h.volumes, hostIPs: []string{"192.0.2.1"},
+				engine: h.seen(), network: h.network, volumes: h.volumes, hostIPs: []string{"192.0.2.1"},
 				clear: func(context.Context) error { h.cleared++; return nil },
 			}, nil
 		},

@@ -13,9 +13,12 @@ export GOCACHE="$dir/cache" # nothing that was built before counts
 
 echo "== go tool task demo"
 go tool task demo 2>&1 | tee "$dir/demo.log"
-grep -q '^== The page of one pod: Hello from Fairlead' "$dir/demo.log"
-grep -q '^Plan: [0-9]* to add, [0-9]* to change, [0-9]* to destroy\.$' "$dir/demo.log"
-grep -q 'Requests during the rollout: [1-9][0-9]*, failed: 0$' "$dir/demo.log"
+shown() {
+  grep -qE "$1" "$dir/demo.log" || { echo "the demo did not show: $1" >&2; exit 1; }
+}
+shown '^== The page at the Service.s address, http://[0-9.]+/: .*Hello from Fairlead'
+shown '^Plan: [0-9]+ to add, [0-9]+ to change, [0-9]+ to destroy\.$'
+shown '^== Requests during the rollout: [1-9][0-9]*, failed: 0$'
 
 echo "== go tool task test"
 go tool task test

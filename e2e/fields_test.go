@@ -45,6 +45,7 @@ import (
 //	inspect FILE POD FIELD...   write fields of what the engine says of a container, one a line
 //
 // FAIRLEAD_NAMESPACE is set, so that "fairlead get pods" shows the script's own. $APP is the directory of the application.
+// $DIR/shared is a shared mount.
 func TestFields(t *testing.T) {
 	program := fairlead(t)
 	image := runtimetest.Image(t)
@@ -96,7 +97,7 @@ func (h *fieldsHost) start(t *testing.T) {
 	h.registry = serveRegistry(t)
 	scripts, err := filepath.Glob("testdata/fields/*.txtar")
 	check(t, err)
-	settings := fmt.Sprintf("installation: %s\nstateDir: %s/state\nrunDir: %s\nnetwork: {cidr: %s}\ndefaults: {interval: 1s, retryInterval: 1s}\npods: {seccompDir: %s/seccomp}\napplications:\n", h.installation, h.dir, run, subnet(), h.dir)
+	settings := fmt.Sprintf("installation: %s\nstateDir: %s/state\nrunDir: %s\nnetwork: {cidr: %s}\ndefaults: {interval: 1s, retryInterval: 1s, pruneLimit: {maxShare: 100}}\npods: {seccompDir: %s/seccomp}\napplications:\n", h.installation, h.dir, run, subnet(), h.dir)
 	for _, file := range scripts {
 		name := strings.TrimSuffix(filepath.Base(file), ".txtar")
 		settings += fmt.Sprintf("  - {name: %s, location: %s, namespace: %s}\n", name, h.app(name), name)
@@ -112,6 +113,10 @@ func (h *fieldsHost) start(t *testing.T) {
 	h.config = filepath.Join(h.dir, "settings.yaml")
 	check(t, errors.Join(os.WriteFile(h.config, []byte(settings), 0o600), os.MkdirAll(h.dir+"/seccomp", 0o755),
 		os.WriteFile(h.dir+"/seccomp/no-mkdir.json", []byte(noMkdir), 0o600)))
+	shared := h.dir + "/shared"
+	check(t, errors.Join(os.MkdirAll(shared, 0o755), syscall.Mount("fields", shared, "tmpfs", 0, "size=1m")))
+	t.Cleanup(func() { check(t, syscall.Unmount(shared, syscall.MNT_DETACH)) })
+	check(t, syscall.Mount("", shared, "", syscall.MS_SHARED, ""))
 	t.Cleanup(func() {
 		err := h.stop(syscall.SIGTERM)
 		down := exec.Command(h.program, "down", "--yes")

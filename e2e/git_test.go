@@ -34,6 +34,12 @@ const gitUser, gitPassword = "fairlead", "correct horse"
 // serveGit serves the repositories below dir until the test ends.
 func serveGit(t testing.TB, dir string) *gitServer {
 	t.Helper()
+	return serveGitAt(t, dir, nil)
+}
+
+// serveGitAt serves them at a listener; nil is one of this machine's loopback.
+func serveGitAt(t testing.TB, dir string, at net.Listener) *gitServer {
+	t.Helper()
 	execPath, err := exec.Command("git", "--exec-path").Output()
 	if err != nil {
 		t.Fatalf("git --exec-path: %v", err)
@@ -52,6 +58,10 @@ func serveGit(t testing.TB, dir string) *gitServer {
 		}
 		backend.ServeHTTP(w, r)
 	}))
+	if at != nil {
+		s.Listener.Close()
+		s.Listener = at
+	}
 	cert, ca := selfSigned(t)
 	s.CA = ca
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}

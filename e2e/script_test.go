@@ -21,6 +21,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/fairlead-dev/fairlead/e2e/giteatest"
+	"github.com/fairlead-dev/fairlead/runtimes/consul/consultest"
 	"github.com/fairlead-dev/fairlead/runtimes/runtimetest"
 )
 
@@ -37,27 +39,54 @@ import (
 //	commit DIR MESSAGE       commit everything in a work tree
 //	get PATTERN URL          fail unless the page matches
 //	engine kill|rm|pause|unpause PART...   do to the one running container with all PARTs in its name what a person with docker does
+//	engine update MILLIS PART...   give a container another limit of CPU time; limit fails unless that is its limit
 //	engine ids FILE          write the ids of the installation's containers to a file, sorted
 //	engine none              fail if a container of the installation is left
 //
 //	systemd [PATTERN]        be systemd at $NOTIFY_SOCKET from now on; wait until the daemon told it a line that matches
+//	consul begin             start a Consul server of the script's own; kill, start, wipe, stop and continue do that to it
+//	gitea begin              start a Gitea of the script's own, with the repository team/config; see cmdGitea for what people do there
+//	trap begin               listen at $TRAP; trap untouched fails when anybody has connected
+//	backends N URL           fail unless requests, one connection each, are answered by exactly N different pods
+//	refused ADDRESS          fail unless TCP connections to it are refused
+//	capture NAME             keep what the last command printed in a variable
+//	change DIR FILE FROM TO  replace a text in a work tree and commit; rolled DIR waits until the newest commit is applied and healthy
+//	flush                    delete the kernel's table of the installation's Services
+//	load start URL           send requests, through wrk too where it is installed; load stop [MOST] ends that and fails when one failed, or more than MOST
+//	publish IMAGE NAME:TAG   push an image of the engine to the script's own registry, $REGISTRY
 //	crash DURATION           kill the daemon after a while and start it again as it was
+//
+// The condition [apparmor] holds where the engine has AppArmor, and [gitea] where the real Gitea is wanted.
 //
 // $IMAGE is the test program of runtimes/runtimetest/program; $GIT, $GIT_CA and $GIT_PASSWORD reach a
 // Git server with the repositories below $WORK, and $GIT_OVER_SSH, $SSH_KEY and $SSH_KNOWN_HOSTS one over SSH.
+// $WEB1 and $WEB2 are the example application in two versions. $GATEWAY is the host's address on the pods' network.
 // $LISTEN is an address that is free. $SOPS are the encrypted files and keys of render/sops/testdata.
 func TestScripts(t *testing.T) {
 	program := fairlead(t)
 	image := runtimetest.Image(t)
+	one, two := runtimetest.ImageOf(t, "examples/web/app", "1"), runtimetest.ImageOf(t, "examples/web/app", "2")
 	e := openEngine(t)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/scripts",
 		Setup: func(env *testscript.Env) error {
-			return (&host{engine: e, installation: runtimetest.Name(t)}).setup(t, env, program, image)
+			return (&host{engine: e, installation: runtimetest.Name(t), t: t}).setup(t, env, program, image, "WEB1="+one, "WEB2="+two)
+		},
+		Condition: func(cond string) (bool, error) {
+			switch cond {
+			case "apparmor":
+			case "gitea":
+				return giteatest.Wanted(), nil
+			default:
+				return hasProgram(cond)
+			}
+			info, err := e.Info(context.Background())
+			return slices.ContainsFunc(info.SecurityOptions, func(o string) bool { return strings.HasPrefix(o, "name=apparmor") }), err
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"systemd": cmdSystemd, "crash": cmdCrash,
-			"daemon": cmdDaemon, "end": cmdEnd, "eventually": cmdEventually, "commit": cmdCommit, "expand": cmdExpand, "get": cmdGet, "engine": cmdEngine, "ready": cmdReady,
+			"systemd": cmdSystemd, "crash": cmdCrash, "load": cmdLoad, "consul": cmdConsul, "gitea": cmdGitea, "trap": cmdTrap, "backends": cmdBackends, "refused": cmdRefused,
+			"capture": cmdCapture, "change": cmdChange, "rolled": cmdRolled, "flush": cmdFlush,
+			"publish": cmdPublish, "daemon": cmdDaemon, "end": cmdEnd, "eventually": cmdEventually, "commit": cmdCommit, "expand": cmdExpand, "get": cmdGet, "engine": cmdEngine, "ready": cmdReady,
 		},
 	})
 }
@@ -70,19 +99,25 @@ type host struct {
 	args         []string // of the daemon
 	log          *os.File
 	notified     *notifySocket
+	load         *load
+	consul       *consultest.Agent
+	gitea        *gitea
+	trap         *trap
+	registry     string // its address; empty before something was published
+	t            *testing.T
 }
 
 type hostKey struct{}
 
-func (h *host) setup(t *testing.T, env *testscript.Env, program, image string) error {
-	cidr := subnet()
+func (h *host) setup(t *testing.T, env *testscript.Env, program, image string, more ...string) error {
+	cidr, services := subnet(), subnet()
 	state := filepath.Join(env.WorkDir, ".state")
 	config := filepath.Join(env.WorkDir, ".fairlead.yaml")
 	run, err := os.MkdirTemp("", h.installation)
 	if err != nil {
 		return err
 	}
-	settings := fmt.Sprintf("installation: %s\nstateDir: %s\nrunDir: %s\nnetwork: {cidr: %s}\ndefaults: {interval: 1s, retryInterval: 2s}\n", h.installation, state, run, cidr)
+	settings := fmt.Sprintf("installation: %s\nstateDir: %s\nrunDir: %s\nnetwork: {cidr: %s}\nservices: {cidr: %s}\ndefaults: {interval: 1s, retryInterval: 2s}\n", h.installation, state, run, cidr, services)
 	if err := os.WriteFile(config, []byte(settings), 0o600); err != nil {
 		return err
 	}
@@ -106,18 +141,18 @@ func (h *host) setup(t *testing.T, env *testscript.Env, program, image string) e
 		return err
 	}
 	imageName, imageTag, _ := strings.Cut(image, ":")
-	for _, v := range []string{
-		"IMAGENAME=" + imageName, "IMAGETAG=" + imageTag, "RUN=" + run, "CIDR=" + cidr,
-		"CA_INLINE=" + strings.ReplaceAll(string(git.CA), "\n", `\n`), // for a quoted YAML scalar
-		"PATH=" + filepath.Dir(program) + string(os.PathListSeparator) + os.Getenv("PATH"),
-		"FAIRLEAD_CONFIG=" + config, "STATE=" + state, "IMAGE=" + image, "INSTALLATION=" + h.installation,
-		"DOCKER_HOST=" + os.Getenv("DOCKER_HOST"), "NO_COLOR=1", "CI=",
-		"GIT=" + git.URL, "GIT_CA=" + ca, "GIT_PASSWORD=" + password, "GIT_USER=" + gitUser,
-		"GIT_OVER_SSH=" + overSSH.URL, "SSH_KEY=" + key, "SSH_STRANGER=" + stranger, "SSH_KNOWN_HOSTS=" + known, "SSH_IMPOSTOR=" + impostor,
-		"LISTEN=" + listen, "SOPS=" + sops,
+	for _, v := range append(more,
+		"IMAGENAME="+imageName, "IMAGETAG="+imageTag, "RUN="+run, "CIDR="+cidr, "GATEWAY="+strings.Replace(cidr, ".0/24", ".1", 1),
+		"CA_INLINE="+strings.ReplaceAll(string(git.CA), "\n", `\n`), // for a quoted YAML scalar
+		"PATH="+filepath.Dir(program)+string(os.PathListSeparator)+os.Getenv("PATH"),
+		"FAIRLEAD_CONFIG="+config, "STATE="+state, "IMAGE="+image, "INSTALLATION="+h.installation,
+		"DOCKER_HOST="+os.Getenv("DOCKER_HOST"), "NO_COLOR=1", "CI=",
+		"GIT="+git.URL, "GIT_CA="+ca, "GIT_PASSWORD="+password, "GIT_USER="+gitUser,
+		"GIT_OVER_SSH="+overSSH.URL, "SSH_KEY="+key, "SSH_STRANGER="+stranger, "SSH_KNOWN_HOSTS="+known, "SSH_IMPOSTOR="+impostor,
+		"LISTEN="+listen, "SOPS="+sops,
 		"GIT_AUTHOR_NAME=Jane", "GIT_AUTHOR_EMAIL=jane@example.org", "GIT_COMMITTER_NAME=Jane", "GIT_COMMITTER_EMAIL=jane@example.org",
 		"GIT_CONFIG_NOSYSTEM=1",
-	} {
+	) {
 		key, value, _ := strings.Cut(v, "=")
 		env.Setenv(key, value)
 	}
@@ -250,6 +285,9 @@ func cmdCommit(ts *testscript.TestScript, neg bool, args []string) {
 	if _, err := os.Stat(filepath.Join(dir, ".git")); err != nil {
 		ts.Check(ts.Exec("git", "init", "-q", "-b", "main", dir))
 	}
+	// With an empty index git reads every file: a file that was changed within the tick of the clock in which
+	// the index was written, and kept its size, may else count as the one that was added before.
+	ts.Check(ts.Exec("git", "-C", dir, "read-tree", "--empty"))
 	ts.Check(ts.Exec("git", "-C", dir, "add", "-A"))
 	ts.Check(ts.Exec("git", "-C", dir, "commit", "-q", "-m", args[1]))
 }
@@ -282,7 +320,10 @@ func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func page(url string) (string, error) {
-	c := http.Client{Timeout: 5 * time.Second}
+	return pageBy(&http.Client{Timeout: 5 * time.Second}, url)
+}
+
+func pageBy(c *http.Client, url string) (string, error) {
 	resp, err := c.Get(url)
 	if err != nil {
 		return "", err
@@ -297,10 +338,14 @@ func cmdEngine(ts *testscript.TestScript, neg bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if neg || len(args) == 0 {
-		ts.Fatalf("usage: engine kill|rm|pause|unpause|ids|none ...")
+		ts.Fatalf("usage: engine kill|rm|pause|update|limit|ids|none ...")
+	}
+	parts := args[1:]
+	if len(parts) > 0 && (args[0] == "update" || args[0] == "limit") {
+		parts = parts[1:]
 	}
 	one := func() string {
-		c, err := h.engine.find(ctx, h.installation, args[1:]...)
+		c, err := h.engine.find(ctx, h.installation, parts...)
 		ts.Check(err)
 		return c.ID
 	}
@@ -311,6 +356,19 @@ func cmdEngine(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(h.engine.ContainerRemove(ctx, one(), container.RemoveOptions{Force: true}))
 	case "pause":
 		ts.Check(h.engine.ContainerPause(ctx, one()))
+	case "update", "limit":
+		millis, err := strconv.ParseInt(args[1], 10, 64)
+		ts.Check(err)
+		if args[0] == "update" {
+			_, err = h.engine.ContainerUpdate(ctx, one(), container.UpdateConfig{Resources: container.Resources{CPUPeriod: 100_000, CPUQuota: 100 * millis}})
+			ts.Check(err)
+			return
+		}
+		c, err := h.engine.ContainerInspect(ctx, one())
+		ts.Check(err)
+		if got := c.HostConfig.CPUQuota * 1000 / max(1, c.HostConfig.CPUPeriod); got != millis {
+			ts.Fatalf("the container may use %dm of CPU time, not %dm", got, millis)
+		}
 	case "ids":
 		all, err := h.engine.containers(ctx, h.installation)
 		ts.Check(err)

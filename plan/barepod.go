@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -14,7 +15,7 @@ func planPod(b *builder, w *Workload, pods []*pod) {
 	key := PodKey{Namespace: w.Namespace, Name: w.Name}
 	want := w.pod(key)
 	have := b.podAt(key)
-	if have != nil && have.Application != b.desired.Application.Name {
+	if have != nil && !have.ours {
 		b.diag(diag.Diagnostic{
 			Severity: diag.Error, Code: "owned-elsewhere", Ref: w.Ref, Origin: w.Origin,
 			Message: fmt.Sprintf("a pod of this name runs for application %s, so application %s leaves it alone", have.Application, b.desired.Application.Name),
@@ -44,9 +45,14 @@ func planPod(b *builder, w *Workload, pods []*pod) {
 	case have.Owner == w.Ref && (have.Template == want.Template || sameSpec(want, have)):
 		b.inPlace(w, want, have)
 	case have.Owner == w.Ref && !b.mayReplace(w, want, have):
+		message := "a Pod's spec cannot be changed but for its images and resources; the pod runs on as it is"
+		if name := restarting(want, have); name != "" {
+			message = "resources of container " + name + " have the resizePolicy RestartContainer: their change needs a new pod, " +
+				"which a Pod gets for its images only; the pod runs on as it is"
+		}
 		b.diag(diag.Diagnostic{
 			Severity: diag.Error, Code: "immutable-field", Ref: w.Ref, Origin: w.Origin, Field: "spec",
-			Message: "a Pod's spec cannot be changed but for its images and resources; the pod runs on as it is",
+			Message: message,
 			Hint:    "use a Deployment, give the Pod another name, or let it be replaced with the annotation " + forceAnnotation + ": enabled",
 		})
 		delete(b.changes, w.Ref)
@@ -72,6 +78,29 @@ func (b *builder) mayReplace(w *Workload, want *Pod, have *pod) bool {
 		return true
 	}
 	return have.Spec == nil || equality.Semantic.DeepEqual(identity(want.Spec, true), identity(have.Spec, true))
+}
+
+// restarting returns the first container whose resources cannot change without a restart, when such resources are
+// all that keeps the pod from being what is wanted.
+func restarting(want *Pod, have *pod) string {
+	resized := func(spec *corev1.PodSpec) *corev1.PodSpec {
+		s := spec.DeepCopy()
+		for _, list := range [...][]corev1.Container{s.InitContainers, s.Containers} {
+			for i := range list {
+				list[i].ResizePolicy = nil
+			}
+		}
+		return identity(s, true)
+	}
+	if have.Spec == nil || !equality.Semantic.DeepEqual(resized(want.Spec), resized(have.Spec)) {
+		return ""
+	}
+	for _, c := range slices.Concat(want.Spec.InitContainers, want.Spec.Containers) {
+		if slices.ContainsFunc(c.ResizePolicy, func(p corev1.ContainerResizePolicy) bool { return p.RestartPolicy == corev1.RestartContainer }) {
+			return c.Name
+		}
+	}
+	return ""
 }
 
 // podStatus sums up a bare Pod.

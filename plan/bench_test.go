@@ -6,6 +6,7 @@ import (
 
 	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/plan/plantest"
+	"github.com/fairlead-dev/fairlead/plan/simulate"
 	"github.com/fairlead-dev/fairlead/render/object"
 )
 
@@ -17,14 +18,14 @@ func BenchmarkCompute(b *testing.B) {
 			objs = append(objs, plantest.ConfigMap(fmt.Sprintf("config-%05d", i), "x"), plantest.Deployment(fmt.Sprintf("web-%05d", i), "web:1", 2, nil))
 		}
 		d, _ := plan.Expand(shop, objs, true)
-		world := plantest.NewWorld(plan.Observed{Now: plantest.Now, Nodes: []plan.NodeState{{Node: plantest.Node}}})
+		world := simulate.NewWorld(plan.Observed{Now: plantest.Now, Nodes: []plan.NodeState{{Node: plantest.Node}}})
 		o := world.Observed()
 		for i := range d.Workloads {
 			w := d.Workloads[i]
 			for j := range 2 {
 				p := *w.Pod
 				p.Name = fmt.Sprintf("%s-%d", w.Name, j)
-				pod := plantest.Observe(&p, p.Name)
+				pod := simulate.Observe(&p, p.Name)
 				pod.Ready, pod.ReadySince = true, plantest.Now
 				o.Nodes[0].Pods = append(o.Nodes[0].Pods, pod)
 			}

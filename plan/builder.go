@@ -25,6 +25,7 @@ type builder struct {
 	desired Desired
 	opt     Options
 	now     time.Time
+	since   time.Time // as in Observed
 
 	nodes     map[NodeID]*NodeState
 	canCreate bool // the node that pods run on answers
@@ -33,16 +34,36 @@ type builder struct {
 	all       []pod
 	byKey     map[PodKey]*pod       // made when first asked for, see podAt
 	byOwner   map[object.Ref][]*pod // only pods of this application
-	inventory []Applied             // sorted
+	inventory []Applied             // sorted, with what arrives as its old application had it
+
+	// As in Observed.
+	claims     map[object.Ref]string
+	arrivals   map[object.Ref]Arrival
+	departures map[object.Ref]Departure
+	unsettled  string
+	suspended  map[object.Ref]Suspension
+	// holding are the suspensions that this plan respects.
+	holding map[object.Ref]SuspendedObject
 
 	// verdicts hold what is not same.
 	verdicts map[object.Ref]verdict
+	// held reports whether the deletion of what is gone waits for an approval; nil when nothing does.
+	held func(object.Ref) bool
 
 	steps   []Step
 	pulls   map[pullKey]StepID
 	changes map[object.Ref]*Change
 	names   map[PodKey]bool // names given to pods of this plan
+	wanted  int             // pods of the Deployments and ReplicaSets that were planned
 	plan    Plan
+
+	services services
+	staging  staging
+	// recordedSync is the sync as it was observed.
+	recordedSync *SyncState
+	// gate is a step that every other one comes after; 0 for none. behind are the steps that come after such a one.
+	gate   StepID
+	behind map[StepID]bool
 }
 
 // pod is an observed pod and where it is.
@@ -50,6 +71,10 @@ type pod struct {
 	*ObservedPod
 	node  NodeID
 	stale bool
+	// ours: it is this application's, also where it was made under another one.
+	ours bool
+	// moves is the step that makes it one of this application; 0 when it is already.
+	moves StepID
 	// gone is set once this plan deletes the pod.
 	gone bool
 }
@@ -79,15 +104,17 @@ type pullKey struct {
 	node   NodeID
 	image  string
 	always bool
+	gate   StepID
 }
 
 func newBuilder(d Desired, o Observed, opt Options) *builder {
 	b := &builder{
-		desired: d, opt: opt, now: o.Now,
+		desired: d, opt: opt, now: o.Now, since: o.Since,
 		nodes: make(map[NodeID]*NodeState, len(o.Nodes)),
 		pulls: map[pullKey]StepID{}, changes: map[object.Ref]*Change{}, names: map[PodKey]bool{},
-		verdicts: map[object.Ref]verdict{},
-		plan:     Plan{Application: d.Application},
+		verdicts: map[object.Ref]verdict{}, behind: map[StepID]bool{}, recordedSync: o.Sync,
+		claims: o.Claims, arrivals: o.Arrivals, departures: o.Departures, unsettled: o.Unsettled, suspended: o.Suspended,
+		plan: Plan{Application: d.Application},
 	}
 	n := 0
 	for i := range o.Nodes {
@@ -95,26 +122,33 @@ func newBuilder(d Desired, o Observed, opt Options) *builder {
 	}
 	b.byOwner = make(map[object.Ref][]*pod, len(d.Workloads))
 	pods := make([]pod, 0, n)
-	nodes := sortedBy(o.Nodes, func(x, y NodeState) int { return cmp.Compare(x.Node, y.Node) })
+	nodes := sortedBy(o.Nodes, func(x, y *NodeState) int { return cmp.Compare(x.Node, y.Node) })
 	for i := range nodes {
 		node := &nodes[i]
 		b.nodes[node.Node] = node
 		b.anyStale = b.anyStale || node.Stale
-		observed := sortedPods(node.Pods)
+		observed := sortedBy(node.Pods, comparePods)
 		for j := range observed {
 			pods = append(pods, pod{ObservedPod: &observed[j], node: node.Node, stale: node.Stale})
 		}
 	}
+	var namespaces []string
+	for i := range d.Workloads {
+		if ns := d.Workloads[i].Namespace; !slices.Contains(namespaces, ns) {
+			namespaces = append(namespaces, ns)
+		}
+	}
 	for i := range pods {
 		p := &pods[i]
-		if p.Application == d.Application.Name {
+		if p.ours = b.owns(p.ObservedPod, namespaces); p.ours {
 			b.byOwner[p.Owner] = append(b.byOwner[p.Owner], p)
 		}
 	}
 	b.all = pods
 	home := b.nodes[opt.Node]
 	b.canCreate = home != nil && !home.Stale
-	b.inventory = sortedBy(o.Applied, compareApplied)
+	b.inventory = sortedBy(withArrivals(o.Applied, o.Arrivals), compareApplied)
+	b.indexServices()
 	return b
 }
 
@@ -124,7 +158,7 @@ func (b *builder) podAt(key PodKey) *pod {
 		b.byKey = make(map[PodKey]*pod, len(b.all))
 		for i := range b.all {
 			p := &b.all[i]
-			if have := b.byKey[p.PodKey]; have == nil || have.Application != b.desired.Application.Name {
+			if have := b.byKey[p.PodKey]; have == nil || !have.ours {
 				b.byKey[p.PodKey] = p
 			}
 		}
@@ -133,34 +167,26 @@ func (b *builder) podAt(key PodKey) *pod {
 }
 
 // sortedBy returns s when it is sorted and a sorted copy otherwise.
-func sortedBy[T any](s []T, compare func(a, b T) int) []T {
-	if slices.IsSortedFunc(s, compare) {
-		return s
+func sortedBy[T any](s []T, compare func(a, b *T) int) []T {
+	for i := 1; i < len(s); i++ {
+		if compare(&s[i-1], &s[i]) > 0 {
+			s = slices.Clone(s)
+			slices.SortStableFunc(s, func(a, b T) int { return compare(&a, &b) })
+			break
+		}
 	}
-	s = slices.Clone(s)
-	slices.SortStableFunc(s, compare)
 	return s
 }
 
-func compareApplied(a, b Applied) int {
-	return cmp.Or(object.Compare(a.Ref, b.Ref), cmp.Compare(a.Hash, b.Hash))
+func compareApplied(a, b *Applied) int {
+	if c := object.Compare(a.Ref, b.Ref); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.Hash, b.Hash)
 }
 
 func comparePods(a, b *ObservedPod) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID))
-}
-
-func sortedPods(s []ObservedPod) []ObservedPod {
-	sorted := true
-	for i := 1; i < len(s) && sorted; i++ {
-		sorted = comparePods(&s[i-1], &s[i]) <= 0
-	}
-	if sorted {
-		return s
-	}
-	s = slices.Clone(s)
-	slices.SortStableFunc(s, func(a, b ObservedPod) int { return comparePods(&a, &b) })
-	return s
 }
 
 // appliedOf returns the object's entry in the inventory, or nil.
@@ -174,6 +200,7 @@ func (b *builder) appliedOf(r object.Ref) *Applied {
 
 // step adds a step after others and returns its ID, or 0 when it cannot be taken.
 func (b *builder) step(s Step, after []StepID) StepID {
+	behind := b.gate != 0
 	for _, id := range after {
 		if id == 0 {
 			return 0
@@ -181,9 +208,16 @@ func (b *builder) step(s Step, after []StepID) StepID {
 		if !slices.Contains(s.After, id) {
 			s.After = append(s.After, id)
 		}
+		behind = behind || b.behind[id]
+	}
+	if b.gate != 0 && !slices.Contains(s.After, b.gate) {
+		s.After = append(s.After, b.gate)
 	}
 	slices.Sort(s.After)
 	s.ID = StepID(len(b.steps) + 1)
+	if behind {
+		b.behind[s.ID] = true
+	}
 	b.steps = append(b.steps, s)
 	return s.ID
 }
@@ -199,6 +233,12 @@ func (b *builder) create(p *Pod, cause string, after ...StepID) StepID {
 	pulls := b.pull(p)
 	if len(after) == 0 {
 		pulls = nil
+	}
+	// Its environment and the names that it asks for come from Services.
+	for _, id := range b.services.first[p.Namespace] {
+		if b.gate != 0 || !b.behind[id] { // what waits for no stage does not wait for a Service that does
+			pulls = append(pulls, id)
+		}
 	}
 	return b.step(Step{Op: OpCreatePod, Node: b.opt.Node, Target: p.Ref(), Cause: cause, Args: CreatePod{Pod: p}}, append(pulls, after...))
 }
@@ -221,15 +261,16 @@ func (b *builder) update(op *pod, p *Pod, changes []string, cause string, after 
 	if op.stale || op.Terminating {
 		return 0
 	}
-	return b.step(Step{Op: OpUpdatePod, Node: op.node, Target: p.Ref(), Cause: cause, Args: UpdatePod{Pod: p, Changes: changes}}, after)
+	return b.step(Step{Op: OpUpdatePod, Node: op.node, Target: p.Ref(), Cause: cause, Args: UpdatePod{Pod: p, Changes: changes}}, afterMove(op, after))
 }
 
 // remove stops and removes an observed pod of this application.
 func (b *builder) remove(op *pod, cause string, after ...StepID) StepID {
-	if op.stale || op.gone || op.Application != b.desired.Application.Name {
+	if op.stale || op.gone || !op.ours {
 		return 0
 	}
-	id := b.step(Step{Op: OpDeletePod, Node: op.node, Target: op.Ref(), Cause: cause, Args: DeletePod{Pod: op.PodKey, UID: op.UID}}, after)
+	id := b.step(Step{Op: OpDeletePod, Node: op.node, Target: op.Ref(), Cause: cause,
+		Args: DeletePod{Pod: op.PodKey, UID: op.UID, Application: b.desired.Application.Name}}, afterMove(op, after))
 	op.gone = id != 0
 	return id
 }
@@ -255,7 +296,15 @@ func (b *builder) change(r object.Ref) *Change {
 
 // drift reports that what runs is not what was applied.
 func (b *builder) drift(r object.Ref, message, healed string) {
-	b.plan.Drift = append(b.plan.Drift, Drift{Ref: r, Message: message, Healed: healed})
+	b.drifted(Drift{Ref: r, Message: message, Healed: healed})
+}
+
+// drifted is drift where more is known.
+func (b *builder) drifted(d Drift) {
+	if d.By == "" {
+		d.By = ByUnknown
+	}
+	b.plan.Drift = append(b.plan.Drift, d)
 }
 
 func (b *builder) status(s WorkloadStatus) { b.plan.Status = append(b.plan.Status, s) }

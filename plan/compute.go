@@ -22,33 +22,38 @@ import (
 // From an incomplete Desired nothing is done: the plan then only reports. Pods of other applications,
 // and pods on nodes that do not answer, are never in a step.
 func Compute(d Desired, o Observed, opt Options) Plan {
-	if !slices.IsSortedFunc(d.Objects, compareObjects) {
-		d.Objects = sortedBy(d.Objects, compareObjects)
-	}
-	d.Workloads = sortedBy(d.Workloads, func(a, b Workload) int { return object.Compare(a.Ref, b.Ref) })
+	d.Objects = sortedBy(d.Objects, compareObjects)
+	d.Workloads = sortedBy(d.Workloads, func(a, b *Workload) int { return object.Compare(a.Ref, b.Ref) })
+	d.Services = sortedBy(d.Services, func(a, b *DesiredService) int { return object.Compare(a.Ref, b.Ref) })
 	b := newBuilder(d, o, opt)
-	b.plan.Status = make([]WorkloadStatus, 0, len(d.Workloads))
+	b.plan.Status = make([]WorkloadStatus, 0, len(d.Workloads)+len(d.Services))
 	b.compareObjects(o.Claims)
-	for i := range d.Workloads {
-		w := &d.Workloads[i]
-		if w.Pod == nil || w.Pod.Spec == nil {
-			continue
-		}
-		planWorkload(b, w, b.byOwner[w.Ref])
-	}
-	b.pruneObjects(b.inventory)
-	b.pruneOrphans()
+	b.suspendGone()
+	b.block()
+	b.movePods()
+	b.placeServices()
+	b.planStages(o.Sync, o.Retry)
+	b.showServices()
+	b.showMoves()
 	b.stale()
 	p := b.finish()
+	b.confirm(&p)
+	if d.Complete {
+		p.Leftovers = b.leftovers(sortedBy(o.Applied, compareApplied))
+	}
 	p.Basis = b.basis(o.Claims)
 	return p
 }
 
-func compareObjects(a, b object.Object) int { return object.Compare(a.Ref, b.Ref) }
+func compareObjects(a, b *object.Object) int { return object.Compare(a.Ref, b.Ref) }
 
 // planWorkload calls the planner of the workload's family.
 func planWorkload(b *builder, w *Workload, pods []*pod) {
-	if b.verdicts[w.Ref] == left {
+	switch {
+	case b.isHeld(w.Ref):
+		b.suspendedStatus(w, pods)
+		return
+	case b.verdicts[w.Ref] == left:
 		b.leftStatus(w, pods)
 		return
 	}
@@ -90,7 +95,7 @@ func (b *builder) finish() Plan {
 			Severity: diag.Info, Code: "incomplete",
 			Message: "the source could not be fetched or rendered completely: everything stays as it is",
 		})
-		p.Unchanged, p.Drift = 0, nil
+		p.Unchanged, p.Drift, p.Services, p.Sync, p.Moves, p.Suspended = 0, nil, nil, nil, nil, nil
 		return p
 	}
 	p.Steps = b.steps
@@ -137,13 +142,18 @@ func (b *builder) basis(claims map[object.Ref]string) Fingerprint {
 			}
 		}
 	}
+	app, rest := b.desired.Application.Name, b.all
 	for _, id := range slices.Sorted(maps.Keys(b.nodes)) {
 		node := b.nodes[id]
 		put("node", string(id))
 		flags(node.Stale)
-		for _, p := range sortedPods(node.Pods) {
-			if p.Application != b.desired.Application.Name {
+		for ; len(rest) > 0 && rest[0].node == id; rest = rest[1:] {
+			p := &rest[0]
+			if !p.ours {
 				continue
+			}
+			if p.Application != app {
+				put("of", p.Application)
 			}
 			put(p.Namespace, p.Name, p.UID, p.Owner.Group, p.Owner.Kind, p.Owner.Name, p.Template, string(p.Phase))
 			flags(p.Ready, p.Terminating)
@@ -159,12 +169,28 @@ func (b *builder) basis(claims map[object.Ref]string) Fingerprint {
 			}
 		}
 	}
+	b.servicesBasis(put)
+	if s := b.recordedSync; s != nil {
+		put("sync", s.ID, s.Failed, strconv.FormatBool(s.active()))
+	}
 	for i := range b.inventory {
 		a := &b.inventory[i]
 		put(a.Group, a.Kind, a.Namespace, a.Name, a.Hash)
 	}
 	for _, r := range sortedRefs(claims) {
 		put("claim", r.Group, r.Kind, r.Namespace, r.Name, claims[r])
+	}
+	for _, r := range sortedRefs(b.arrivals) {
+		put("arrival", r.Group, r.Kind, r.Namespace, r.Name, b.arrivals[r].From)
+	}
+	for _, r := range sortedRefs(b.holding) {
+		put("suspended", r.Group, r.Kind, r.Namespace, r.Name)
+	}
+	for _, r := range sortedRefs(b.departures) {
+		put("departure", r.Group, r.Kind, r.Namespace, r.Name, b.departures[r].To)
+	}
+	if b.unsettled != "" {
+		put("unsettled", b.unsettled)
 	}
 	h.Write(buf)
 	return Fingerprint(hex.EncodeToString(h.Sum(nil)[:16]))

@@ -134,7 +134,7 @@ func configUses(namespace string, spec *corev1.PodSpec) []configUse {
 
 // resolveConfigs returns the ConfigMaps and Secrets that the workload's pods refer to and that exist,
 // sorted, and a warning for each that is missing.
-func resolveConfigs(w *Workload, uses []configUse, configs map[object.Ref]Config) ([]Config, diag.List) {
+func resolveConfigs(w *Workload, uses []configUse, configs Configs) ([]Config, diag.List) {
 	var out []Config
 	var found diag.List
 	seen := map[object.Ref]bool{}
@@ -142,7 +142,7 @@ func resolveConfigs(w *Workload, uses []configUse, configs map[object.Ref]Config
 		if seen[u.ref] {
 			continue
 		}
-		c, exists := configs[u.ref]
+		c, exists := configs.Get(u.ref)
 		switch {
 		case exists:
 			seen[u.ref] = true
@@ -198,8 +198,13 @@ func (b *builder) pull(p *Pod) []StepID {
 
 // pullImage adds one step for an image on the node, however many pods want it.
 func (b *builder) pullImage(image string, always bool, secrets []Config) StepID {
-	key := pullKey{b.opt.Node, image, always}
-	if id, ok := b.pulls[key]; ok {
+	key := pullKey{b.opt.Node, image, always, 0}
+	id, ok := b.pulls[key]
+	if !ok {
+		key.gate = b.gate
+		id, ok = b.pulls[key]
+	}
+	if ok {
 		s := &b.steps[id-1]
 		args := s.Args.(PullImage)
 		for _, c := range secrets {
@@ -214,7 +219,7 @@ func (b *builder) pullImage(image string, always bool, secrets []Config) StepID 
 	if always {
 		cause += ", and always pulled"
 	}
-	id := b.step(Step{Op: OpPullImage, Node: b.opt.Node, Target: object.Ref{Kind: "Image", Name: image}, Cause: cause,
+	id = b.step(Step{Op: OpPullImage, Node: b.opt.Node, Target: object.Ref{Kind: "Image", Name: image}, Cause: cause,
 		Args: PullImage{Image: image, Always: always, Secrets: slices.Clone(secrets)}}, nil)
 	b.pulls[key] = id
 	return id

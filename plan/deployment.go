@@ -47,7 +47,9 @@ func planDeployment(b *builder, w *Workload, d *appsv1.Deployment, pods []*pod) 
 func seconds(n int32) time.Duration { return time.Duration(n) * time.Second }
 
 // replicas returns how many pods are wanted: what was applied, where the application ignores the field.
-func (b *builder) replicas(w *Workload, n *int32) int {
+func (b *builder) replicas(w *Workload, n *int32) int { return b.bound(b.wantedReplicas(w, n)) }
+
+func (b *builder) wantedReplicas(w *Workload, n *int32) int {
 	want := 1
 	if n != nil {
 		want = max(0, int(*n))

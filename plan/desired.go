@@ -20,6 +20,12 @@ type Application struct {
 	Prune bool `json:"prune,omitempty"`
 	// AllowEmpty allows a complete render without any object to prune everything.
 	AllowEmpty bool `json:"allowEmpty,omitempty"`
+	// Limit is how much one plan may delete without an approval, Approval what else waits for one. Approved are the digests of
+	// deletions that were approved, Granted are those of Blocked.Tokens.
+	Limit    PruneLimit `json:"limit,omitzero"`
+	Approval Approval   `json:"approval,omitzero"`
+	Approved []string   `json:"approved,omitempty"`
+	Granted  []string   `json:"granted,omitempty"`
 	// Removed says why everything of the application goes; empty while the application stays.
 	Removed string `json:"removed,omitempty"`
 	// Force replaces objects whose immutable fields changed.
@@ -44,9 +50,27 @@ type Desired struct {
 	Objects []object.Object
 	// Workloads are the objects that run pods, in the order of Objects.
 	Workloads []Workload
-	// Configs are the ConfigMaps and Secrets.
-	Configs map[object.Ref]Config
+	// Services and Endpoints are the Services and the hand-written endpoints, in the order of Objects.
+	Services  []DesiredService
+	Endpoints []DesiredEndpoints
+	Configs   Configs
+	// Orders say of objects when they are applied, where they say something themselves.
+	Orders map[object.Ref]Order
 }
+
+// Configs are ConfigMaps and Secrets, sorted by Ref. They are shared, and never modified.
+type Configs []Config
+
+// Get returns the one of a name.
+func (c Configs) Get(r object.Ref) (Config, bool) {
+	at, ok := object.Find(c, configName, r)
+	if !ok {
+		return Config{}, false
+	}
+	return c[at], true
+}
+
+func configName(c *Config) object.Ref { return c.Ref }
 
 // Config is the content of a ConfigMap or Secret. Its String never shows values.
 type Config struct {

@@ -29,8 +29,8 @@ type differ struct {
 func (d differ) diff(old Applied, new object.Object) (changed []FieldChange, unchanged int) {
 	c := comparison{secret: isSecret(new.Ref), replaces: d.Replaces}
 	rules := pointersFor(d.Ignore, new.Ref)
-	c.values(path{}, withoutNulls(parse(redact(new.Ref, old.Written, d.DigestKey))),
-		withoutNulls(parse(redact(new.Ref, new.Written, d.DigestKey))), rules, rules)
+	c.values(path{}, withoutNulls(parse(redact(new.Ref, old.Written, nil, d.DigestKey))),
+		withoutNulls(parse(redact(new.Ref, new.Written, new.Hidden, d.DigestKey))), rules, rules)
 	return c.changed, c.unchanged
 }
 
@@ -103,7 +103,7 @@ func (c *comparison) leaf(p path, old, new any) {
 		c.unchanged++
 		return
 	}
-	if c.secret && p.top("data") {
+	if c.secret && p.top("data") || isDigest(before) || isDigest(after) {
 		if before != "" {
 			before = sensitive
 		}

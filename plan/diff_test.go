@@ -113,12 +113,47 @@ func TestRedactApplied(t *testing.T) {
 	if other := RedactApplied(secret, []byte("another key")); bytes.Equal(a.Written, other.Written) {
 		t.Error("digests do not depend on the key")
 	}
-	if twice := redact(secret.Ref, a.Written, testKey); !bytes.Equal(twice, a.Written) {
+	if twice := redact(secret.Ref, a.Written, nil, testKey); !bytes.Equal(twice, a.Written) {
 		t.Errorf("redacted twice:\n%s\n%s", a.Written, twice)
 	}
 	config := untypedObject(t, []byte(`{apiVersion: v1, kind: ConfigMap, metadata: {name: s, namespace: n}, data: {a: b}}`))
 	if a := RedactApplied(config, testKey); !bytes.Equal(a.Written, config.Written) || a.Hash != config.Hash {
 		t.Errorf("a ConfigMap was changed: %s", a.Written)
+	}
+}
+
+// TestHiddenFields holds that what is hidden is kept as keyed digests, and shows as changed without its values.
+func TestHiddenFields(t *testing.T) {
+	pod := func(env, image string, hidden ...string) object.Object {
+		o := untypedObject(t, []byte(`{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: n}, spec: {containers: [{name: main, image: `+image+`, env: [{name: A, value: `+env+`}]}]}}`))
+		o.Hidden = hidden
+		return o
+	}
+	const at = "/spec/containers/0/env/0/value"
+	d := differ{DigestKey: testKey}
+	before := RedactApplied(pod("hunter2", "web", at), testKey)
+	if bytes.Contains(before.Written, []byte("hunter2")) || before.Hash == pod("hunter2", "web").Hash {
+		t.Errorf("the inventory holds it: %s, or a hash that anybody can make", before.Written)
+	}
+	for _, tt := range []struct {
+		name   string
+		before Applied
+		after  object.Object
+		want   string
+	}{
+		{"nothing", before, pod("hunter2", "web", at), "(8 unchanged)\n"},
+		{"the value", before, pod("hunter3", "web", at), "spec.containers[main].env[A].value: \"(sensitive)\" -> \"(sensitive)\"\n(7 unchanged)\n"},
+		{"something else", before, pod("hunter2", "app", at), "spec.containers[main].image: \"web\" -> \"app\"\n(7 unchanged)\n"},
+		{"hidden since now", RedactApplied(pod("hunter2", "web"), testKey), pod("hunter2", "web", at), "spec.containers[main].env[A].value: \"(sensitive)\" -> \"(sensitive)\"\n(7 unchanged)\n"},
+		{"a field that is not there", before, pod("hunter2", "web", at, "/spec/containers/7/x", "/a/b"), "(8 unchanged)\n"},
+	} {
+		fields, unchanged := d.diff(tt.before, tt.after)
+		if got := showDiff(fields, unchanged); got != tt.want {
+			t.Errorf("%s (-want +got):\n%s", tt.name, cmp.Diff(tt.want, got))
+		}
+	}
+	if shown := WithoutHidden(pod("hunter2", "web").Written, []string{at}); bytes.Contains(shown, []byte("hunter2")) || !bytes.Contains(shown, []byte("(sensitive)")) {
+		t.Errorf("shown: %s", shown)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/plan/plantest"
+	"github.com/fairlead-dev/fairlead/plan/simulate"
 	"github.com/fairlead-dev/fairlead/render/decode"
 	"github.com/fairlead-dev/fairlead/render/object"
 )
@@ -66,7 +67,7 @@ func TestPlans(t *testing.T) {
 			if len(c.Found) > 0 {
 				got = c.Found.String() + "\n" + got
 			}
-			after := plan.Compute(c.Desired, plantest.Simulate(c.Desired, c.Observed, p, c.Options.DigestKey), c.Options)
+			after := plan.Compute(c.Desired, simulate.Plan(c.Desired, c.Observed, p, c.Options.DigestKey), c.Options)
 			if !after.Empty() {
 				t.Errorf("a second plan after everything was done is not empty:\n%s", plantest.Text(after, c.Observed.Now))
 			}

@@ -51,15 +51,16 @@ func (b *builder) inPlace(w *Workload, want *Pod, op *pod) bool {
 	}
 	b.podChange(w.Ref, PodChange{Pod: op.PodKey, Action: ActionUpdate, Node: op.node, Cause: cause})
 	for _, d := range drifted {
-		b.drift(op.Ref(), d, healed)
+		d.Healed = healed
+		b.drifted(d)
 	}
 	return true
 }
 
 // differences names what differs in place, and which of it was changed by somebody else.
-func (b *builder) differences(w *Workload, want *Pod, op *pod) (changes, drifted []string) {
+func (b *builder) differences(w *Workload, want *Pod, op *pod) (changes []string, drifted []Drift) {
 	fresh := op.Template == want.Template
-	unchanged := b.verdicts[w.Ref] == same
+	unchanged := b.verdicts[w.Ref] == same || b.isHeld(w.Ref) && b.holding[w.Ref].Held == ""
 	for l, list := range [...][]corev1.Container{want.Spec.InitContainers, want.Spec.Containers} {
 		for i := range list {
 			c := &list[i]
@@ -76,7 +77,11 @@ func (b *builder) differences(w *Workload, want *Pod, op *pod) (changes, drifted
 			}
 			changes = append(changes, "resources of container "+c.Name)
 			if unchanged && from == engine {
-				drifted = append(drifted, fmt.Sprintf("%s of container %s, not %s", have, c.Name, need))
+				d := Drift{Ref: op.Ref(), Message: fmt.Sprintf("%s of container %s, not %s", have, c.Name, need), Target: w.Ref, Pointer: resourcesPointer(w.Ref, l == 0, i)}
+				if by := op.disturbed(c.Name, "update"); by != nil {
+					d.By, d.Action = by.By, by.Action
+				}
+				drifted = append(drifted, d)
 			}
 		}
 	}
@@ -90,6 +95,7 @@ func (b *builder) differences(w *Workload, want *Pod, op *pod) (changes, drifted
 		c := &want.Configs[i]
 		digest, mounted := op.Mounted[c.Ref]
 		switch {
+		case b.isHeld(c.Ref): // what is mounted stays as it is, too
 		case mounted && digest != c.Digest:
 			changes = append(changes, "mounted "+c.Ref.String())
 		case !mounted && b.verdicts[c.Ref] == changed && op.waitsForConfig():
@@ -159,18 +165,24 @@ func (b *builder) ignoresResources(r object.Ref, init bool, index int) bool {
 		return false
 	}
 	at := pointersFor(b.desired.Application.Ignore, r)
-	tokens := []string{"spec", "template", "spec", "containers", strconv.Itoa(index), "resources"}
-	if r.Kind == "Pod" && r.Group == "" {
-		tokens = slices.Delete(tokens, 0, 2)
-	}
-	if init {
-		tokens[len(tokens)-3] = "initContainers"
-	}
-	for _, t := range tokens {
+	for t := range strings.SplitSeq(strings.TrimPrefix(resourcesPointer(r, init, index), "/"), "/") {
 		if at.here() {
 			return true
 		}
 		at = at.child(t)
 	}
 	return at.here()
+}
+
+// resourcesPointer is the JSON pointer to the resources of a container in a workload.
+func resourcesPointer(r object.Ref, init bool, index int) string {
+	list := "containers"
+	if init {
+		list = "initContainers"
+	}
+	at := "/spec/" + list + "/" + strconv.Itoa(index) + "/resources"
+	if r.Kind == "Pod" && r.Group == "" {
+		return at
+	}
+	return "/spec/template" + at
 }

@@ -17,8 +17,12 @@ func planJob(b *builder, w *Workload, job *batchv1.Job, pods []*pod) {
 	k := newJobRun(b, w, job)
 	old := k.sort(pods)
 	var after []StepID // the deletions of an earlier run's pods
+	cause := "it belongs to an earlier version of the job"
+	if k.hook != (HookRun{}) {
+		cause = "it belongs to an earlier run of the hook"
+	}
 	for _, p := range old {
-		after = append(after, b.removeJobPod(w, p, "it belongs to an earlier version of the job"))
+		after = append(after, b.removeJobPod(w, p, cause))
 	}
 	have := b.appliedOf(w.Ref)
 	if have != nil && !have.Finished.IsZero() && b.verdicts[w.Ref] != forced {
@@ -30,7 +34,11 @@ func planJob(b *builder, w *Workload, job *batchv1.Job, pods []*pod) {
 	k.status(outcome)
 	switch {
 	case outcome.ended:
-		b.plan.Finished = append(b.plan.Finished, Finish{Ref: w.Ref, At: outcome.at, Succeeded: outcome.succeeded, Reason: outcome.reason})
+		f := Finish{Ref: w.Ref, At: outcome.at, Succeeded: outcome.succeeded, Reason: outcome.reason}
+		if !f.Succeeded {
+			f.Message = finishMessage(outcome.message, k.lastFailed())
+		}
+		b.plan.Finished = append(b.plan.Finished, f)
 		// The pods that still run are stopped when this is recorded.
 		b.wakeAt(b.now.Add(time.Second))
 	case k.suspended():
@@ -57,6 +65,7 @@ type jobRun struct {
 	w    *Workload
 	spec *batchv1.JobSpec
 	uid  string
+	hook HookRun // when the job runs as a hook
 
 	parallelism int
 	// completions is how many pods must succeed; -1 when any success ends the job.
@@ -103,12 +112,14 @@ func newJobRun(b *builder, w *Workload, job *batchv1.Job) *jobRun {
 	if k.indexed && k.completions < 0 {
 		k.completions = 1 // refused by validation
 	}
-	// While the object stays what was applied, so do its pods, also where a change of it is ignored.
+	// While the object stays what was applied, so do its pods, also where a change of it is ignored. The inventory does not
+	// know hidden values.
 	written := w.Written
-	if have := b.appliedOf(w.Ref); have != nil && b.verdicts[w.Ref] == same {
+	if have := b.appliedOf(w.Ref); have != nil && b.verdicts[w.Ref] == same && len(w.Hidden) == 0 {
 		written = have.Written
 	}
-	k.uid = runUID(w.Ref, written)
+	k.hook = b.staging.hooks.runs[w.Ref]
+	k.uid = runUID(w.Ref, written, k.hook)
 	return k
 }
 
@@ -139,6 +150,9 @@ func (k *jobRun) owns(p *pod) bool {
 	}
 	if p.Labels[batchv1.ControllerUidLabel] == k.uid {
 		return true
+	}
+	if k.hook != (HookRun{}) {
+		return false // the same in another sync is another run
 	}
 	if p.Spec == nil {
 		return p.Template == k.w.Pod.Template

@@ -211,7 +211,7 @@ func (k *jobRun) finished(have *Applied) {
 		// What is left of its pods does not tell any more.
 		o = jobOutcome{ended: true, succeeded: have.Succeeded, reason: have.FinishReason}
 		if !have.Succeeded {
-			o.message = "the job failed"
+			o.message = cmp.Or(have.FinishMessage, "the job failed")
 		}
 	}
 	o.at = have.Finished

@@ -24,8 +24,8 @@ var runFields = [...]string{
 }
 
 // runUID identifies one run of a job, in the form of a UID: it follows from what is immutable in what was
-// written, so a job that is replaced by force is another run.
-func runUID(ref object.Ref, written []byte) string {
+// written, so a job that is replaced by force is another run, as is a hook in another sync.
+func runUID(ref object.Ref, written []byte, hook HookRun) string {
 	manifest, _ := parse(written).(map[string]any)
 	spec, _ := manifest["spec"].(map[string]any)
 	fixed := map[string]any{"": ref.String()}
@@ -33,6 +33,9 @@ func runUID(ref object.Ref, written []byte) string {
 		if v, has := spec[f]; has {
 			fixed[f] = v
 		}
+	}
+	if hook != (HookRun{}) {
+		fixed["hook"] = hook.Sync + "/" + hook.Phase.String()
 	}
 	h := object.HashBytes(encode(withoutNulls(fixed)))
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]

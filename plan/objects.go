@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -46,10 +47,18 @@ func (b *builder) compareObjects(claims map[object.Ref]string) {
 			})
 			continue
 		}
-		if v := b.compareObject(o, have); v == same {
-			b.plan.Unchanged++
-		} else {
+		if order := b.orderOf(o.Ref); order.Skip || order.hook(o.Ref) {
+			continue // what happens to a hook follows from the sync
+		}
+		v := b.compareObject(o, have)
+		v, held := b.suspend(o, v)
+		if v != same {
 			b.verdicts[o.Ref] = v
+		}
+		if a, arrives := b.arrivals[o.Ref]; arrives && v != left {
+			b.arrive(o, a.From)
+		} else if v == same || held {
+			b.plan.Unchanged++
 		}
 	}
 }
@@ -84,6 +93,9 @@ func (b *builder) compareObject(o *object.Object, have *Applied) verdict {
 		if immutable(o.Ref, f.Path) {
 			fixed = append(fixed, f.Path)
 		}
+	}
+	if o.Kind == "Service" && o.Group == "" {
+		fixed = append(fixed, b.fixedOfService(have, o, fields)...)
 	}
 	v, action, cause := changed, ActionUpdate, "changed in the source"
 	if len(fixed) > 0 {
@@ -136,6 +148,9 @@ func argoOption(a map[string]any, option string) bool {
 
 // force reports whether the object may be replaced when a field that cannot be changed was changed.
 func (b *builder) force(o *object.Object) bool {
+	if _, arrives := b.arrivals[o.Ref]; arrives {
+		return true // the application that had it gives it up, so what it cannot become it is made anew as
+	}
 	if b.desired.Application.Force {
 		return true
 	}
@@ -146,7 +161,14 @@ func (b *builder) force(o *object.Object) bool {
 
 // keptBy names the annotation that keeps an object from being pruned; empty when none does.
 func keptBy(a *Applied) string {
+	// A whole application can be gone, time after time until its pods are: most manifests are not worth parsing.
+	if !bytes.Contains(a.Written, []byte(pruneAnnotation)) && !bytes.Contains(a.Written, []byte(argoOptions)) && !bytes.Contains(a.Written, []byte(pruneOwn)) {
+		return ""
+	}
 	notes := annotationsOf(a.Written)
+	if value, _ := notes[pruneOwn].(string); strings.EqualFold(value, "disabled") {
+		return pruneOwn
+	}
 	if value, _ := notes[pruneAnnotation].(string); strings.EqualFold(value, "disabled") {
 		return pruneAnnotation
 	}
@@ -216,24 +238,14 @@ func inPlaceField(path string) bool {
 	return false
 }
 
-// pruneObjects deletes what was applied and is no longer desired, where that is allowed.
-func (b *builder) pruneObjects(applied []Applied) {
-	desired := b.desired.Objects
-	var gone []*Applied
-	next := 0
-	for i := range applied {
-		for next < len(desired) && object.Compare(desired[next].Ref, applied[i].Ref) < 0 {
-			next++
-		}
-		if next == len(desired) || desired[next].Ref != applied[i].Ref {
-			gone = append(gone, &applied[i])
-		}
-	}
-	if len(gone) == 0 {
+// pruneObjects deletes what of the current stage was applied and is no longer desired, where that is allowed.
+func (b *builder) pruneObjects() {
+	gone := slices.DeleteFunc(b.gone(b.inventory), func(a *Applied) bool { return !b.in(a.Ref) })
+	if len(gone) == 0 || !b.desired.Complete { // what was not rendered is not gone
 		return
 	}
 	if reason, hint := b.keepsAll(); reason != "" {
-		b.diag(diag.Diagnostic{Severity: diag.Warning, Code: "kept", Message: fmt.Sprintf("%s kept: %s", listed(gone), reason), Hint: hint})
+		b.kept(diag.Diagnostic{Message: fmt.Sprintf("%s kept: %s", listed(gone), reason), Hint: hint})
 		return
 	}
 	for _, a := range gone {
@@ -244,14 +256,53 @@ func (b *builder) pruneObjects(applied []Applied) {
 			})
 			continue
 		}
+		if b.held != nil && b.held(a.Ref) {
+			continue // it waits for an approval, and block said so
+		}
+		if b.isHeld(a.Ref) {
+			continue
+		}
 		c := b.change(a.Ref)
 		c.Action, c.Cause = ActionDelete, "gone from the source"
 		why := a.Ref.String() + " is gone from the source"
 		if removed := b.desired.Application.Removed; removed != "" {
 			c.Cause, why = removed, removed
 		}
-		b.removeAll(a.Ref, why)
+		b.under(true, func() { b.removeAll(a.Ref, why) })
 	}
+}
+
+// kept says that something is not deleted that is left over. Where that only waits for others, it is no warning.
+func (b *builder) kept(d diag.Diagnostic) {
+	d.Severity, d.Code = diag.Warning, "kept"
+	if b.awaits() {
+		d.Severity, d.Code, b.plan.Waits = diag.Info, "deletion-waits", b.unsettled
+	}
+	b.diag(d)
+}
+
+// gone returns what of the inventory is no longer desired, and does not move to another application.
+func (b *builder) gone(applied []Applied) []*Applied {
+	desired := b.desired.Objects
+	var gone []*Applied
+	next := 0
+	for i := range applied {
+		for next < len(desired) && object.Compare(desired[next].Ref, applied[i].Ref) < 0 {
+			next++
+		}
+		if next == len(desired) || desired[next].Ref != applied[i].Ref {
+			if _, leaves := b.departures[applied[i].Ref]; !leaves {
+				gone = append(gone, &applied[i])
+			}
+		}
+	}
+	return gone
+}
+
+// awaits reports whether all that keeps what is gone from being deleted is that others may want it.
+func (b *builder) awaits() bool {
+	app := &b.desired.Application
+	return b.unsettled != "" && app.Prune && (len(b.desired.Objects) > 0 || app.AllowEmpty) && !b.anyStale
 }
 
 // keepsAll says why nothing may be pruned, and what to do; empty when it may.
@@ -264,6 +315,8 @@ func (b *builder) keepsAll() (reason, hint string) {
 		return "the source has no object at all, which can be an accident", "allow the application to be empty, or delete it"
 	case b.anyStale:
 		return "a node does not answer, so it is not known what runs", "they are deleted when it answers"
+	case b.awaits():
+		return "another application may want it: " + b.unsettled, "they are deleted when it is known that none does"
 	}
 	return "", ""
 }
@@ -287,10 +340,12 @@ func listed(gone []*Applied) string {
 // removeAll deletes all pods of an owner.
 func (b *builder) removeAll(owner object.Ref, cause string) {
 	for _, p := range b.byOwner[owner] {
-		if p.Terminating || p.gone {
+		// Where others go after it, one that stops is waited for.
+		if p.gone || p.Terminating && !b.staging.several {
 			continue
 		}
-		if b.remove(p, cause) != 0 {
+		if id := b.remove(p, cause); id != 0 {
+			b.services.gone[p.Namespace] = append(b.services.gone[p.Namespace], id)
 			b.podChange(owner, PodChange{Pod: p.PodKey, Action: ActionDelete, Node: p.node, Cause: cause})
 		}
 	}
@@ -298,6 +353,26 @@ func (b *builder) removeAll(owner object.Ref, cause string) {
 
 // pruneOrphans deletes pods of the application whose owner is neither desired nor in the inventory.
 func (b *builder) pruneOrphans() {
+	owners := b.orphans()
+	reason, hint := b.keepsAll()
+	for _, owner := range owners {
+		if reason != "" {
+			b.kept(diag.Diagnostic{
+				Ref: owner, Hint: hint,
+				Message: "it is neither in the source nor in the inventory; its pods are kept: " + reason,
+			})
+			continue
+		}
+		if b.held != nil && b.held(owner) || b.isHeld(owner) {
+			continue
+		}
+		b.change(owner).Cause = "neither in the source nor in the inventory"
+		b.removeAll(owner, owner.String()+" is neither in the source nor in the inventory")
+	}
+}
+
+// orphans returns owners of pods of the application that are neither desired nor in the inventory.
+func (b *builder) orphans() []object.Ref {
 	var owners []object.Ref
 	for owner, pods := range b.byOwner {
 		if b.appliedOf(owner) != nil || b.desiredHas(owner) {
@@ -308,18 +383,7 @@ func (b *builder) pruneOrphans() {
 		}
 	}
 	slices.SortFunc(owners, object.Compare)
-	reason, hint := b.keepsAll()
-	for _, owner := range owners {
-		if reason != "" {
-			b.diag(diag.Diagnostic{
-				Severity: diag.Warning, Code: "kept", Ref: owner, Hint: hint,
-				Message: "it is neither in the source nor in the inventory; its pods are kept: " + reason,
-			})
-			continue
-		}
-		b.change(owner).Cause = "neither in the source nor in the inventory"
-		b.removeAll(owner, owner.String()+" is neither in the source nor in the inventory")
-	}
+	return owners
 }
 
 func (b *builder) desiredHas(r object.Ref) bool {

@@ -15,8 +15,24 @@ type Observed struct {
 	Nodes []NodeState
 	// Applied is the inventory of the application: the objects that were applied and not yet confirmed gone.
 	Applied []Applied
+	// Since is when everything of the application was done last; zero when it never was. What was applied first
+	// after that is no part of what deletions are measured against: it may be there in place of what is gone.
+	Since time.Time
+	// Sync is the newest sync of an application with hooks, as Plan.Sync said it; nil before the first. Retry begins one
+	// that failed anew.
+	Sync  *SyncState
+	Retry bool
 	// Claims are objects and pods that other applications own, with the owner's name.
 	Claims map[object.Ref]string
+	// Arrivals are desired objects that other applications have and do not want any more: they are taken over.
+	// Departures are those of Plan.Leftovers that other applications want, or have taken over: they are left to them.
+	Arrivals   map[object.Ref]Arrival
+	Departures map[object.Ref]Departure
+	// Unsettled says why it is not known yet whether other applications want what is left over: nothing of it is
+	// deleted until it is empty.
+	Unsettled string
+	// Suspended are objects that somebody has suspended; what is over is no suspension any more.
+	Suspended map[object.Ref]Suspension
 }
 
 // NodeState is what one node was seen to run.
@@ -30,6 +46,9 @@ type NodeState struct {
 	MemoryBytes int64
 	// Pods are all pods of this installation on the node, of every application, sorted by key.
 	Pods []ObservedPod
+	// Services and Endpoints are what the node serves, of every application, sorted by Ref.
+	Services  []*Service
+	Endpoints []*EndpointSlice
 }
 
 // ObservedPod is a pod that was found on a node.
@@ -96,6 +115,58 @@ type ObservedContainer struct {
 	FinishedAt time.Time
 	// Resources are the limits in force on the engine, which can drift.
 	Resources Resources
+	// Paused is true while somebody has paused it.
+	Paused bool
+	// Disturbed is what came about last that was not asked for, an end included; nil when nothing did.
+	Disturbed *Disturbance
+}
+
+// By is who brought something about.
+type By string
+
+// Who brings something about.
+const (
+	// ByPerson is somebody with docker, or another program that uses the engine.
+	ByPerson By = "person"
+	// ByEngine is the engine itself: it stopped, or the machine did.
+	ByEngine By = "engine"
+	// ByKernel is the kernel, because memory ran out.
+	ByKernel By = "kernel"
+	// ByProcess is the container's own process.
+	ByProcess By = "process"
+	// ByUnknown: nothing was seen of it, for example because the daemon was away.
+	ByUnknown By = "unknown"
+)
+
+// Words says it for people.
+func (b By) Words() string {
+	switch b {
+	case ByPerson:
+		return "by somebody with docker"
+	case ByEngine:
+		return "by the engine"
+	case ByKernel:
+		return "by the kernel"
+	case ByProcess:
+		return "by its own process"
+	case ByUnknown:
+	}
+	return "nobody knows by whom"
+}
+
+// Disturbance is something that came about at a container and that was not asked for.
+type Disturbance struct {
+	By By `json:"by"`
+	// Action is one word for what was done: kill, stop, remove, pause, update, start, oom, exit, signal, restart, unseen.
+	Action string `json:"action"`
+	// What says it in words, without who: "got SIGKILL through the engine".
+	What string    `json:"what"`
+	At   time.Time `json:"at"`
+}
+
+// String says what came about, by whom and when.
+func (d Disturbance) String() string {
+	return d.What + " (" + d.By.Words() + ", " + d.At.UTC().Format(time.RFC3339) + ")"
 }
 
 // Resources are a container's limits as the engine enforces them; 0 means none.
@@ -113,10 +184,21 @@ type Applied struct {
 	Hash       string `json:"hash"`
 	// Written is the canonical JSON that was applied. The values of a Secret are replaced by keyed digests.
 	Written []byte `json:"written,omitempty"`
+	// Created is when the object was applied first; zero when that is not known.
+	Created time.Time `json:"created,omitzero"`
+	// Moved is how often the object has moved from one application to another: of two inventories that have it, the
+	// one with the higher number is its owner's.
+	Moved int `json:"moved,omitempty"`
+	// MovesTo is the application that wanted the object when this one did not any more; empty when there was none.
+	MovesTo string `json:"movesTo,omitempty"`
 	// Finished is when a Job was seen complete or failed, so that it does not run again when its
 	// pods are gone; Succeeded tells which.
 	Finished  time.Time `json:"finished,omitzero"`
 	Succeeded bool      `json:"succeeded,omitempty"`
 	// FinishReason is why it ended, as in Finish.Reason.
 	FinishReason string `json:"finishReason,omitempty"`
+	// FinishMessage says more of a failure, with the last log lines.
+	FinishMessage string `json:"finishMessage,omitempty"`
+	// Run is the run of a hook that all of this is about, as in Change.Hook.
+	Run HookRun `json:"run,omitzero"`
 }

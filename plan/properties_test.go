@@ -13,6 +13,7 @@ import (
 
 	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/plan/plantest"
+	"github.com/fairlead-dev/fairlead/plan/simulate"
 	"github.com/fairlead-dev/fairlead/render/object"
 )
 
@@ -74,10 +75,10 @@ func TestPlansEnd(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := draw(t)
 		first := plan.Compute(in.desired, in.observed, options)
-		after := plantest.Simulate(in.desired, in.observed, first, options.DigestKey)
+		after := simulate.Plan(in.desired, in.observed, first, options.DigestKey)
 		second := plan.Compute(in.desired, after, options)
 		if slices.ContainsFunc(in.observed.Nodes[0].Pods, func(p plan.ObservedPod) bool { return p.Terminating }) {
-			after = plantest.Simulate(in.desired, after, second, options.DigestKey)
+			after = simulate.Plan(in.desired, after, second, options.DigestKey)
 			second = plan.Compute(in.desired, after, options)
 		}
 		if !second.Empty() && second.Wake.IsZero() {
@@ -105,7 +106,7 @@ func TestEveryPrefixServes(t *testing.T) {
 		minReady := time.Duration(in.spec.MinReadySeconds) * time.Second
 		count := func(o plan.Observed) (total, available int) {
 			for _, p := range o.Nodes[slices.IndexFunc(o.Nodes, func(n plan.NodeState) bool { return n.Node == plantest.Node })].Pods {
-				if p.Application != shop.Name || p.Terminating || p.Phase == corev1.PodFailed {
+				if p.Terminating || p.Phase == corev1.PodFailed {
 					continue
 				}
 				total++
@@ -116,7 +117,7 @@ func TestEveryPrefixServes(t *testing.T) {
 			return total, available
 		}
 		p := plan.Compute(in.desired, in.observed, options)
-		w := plantest.NewWorld(in.observed)
+		w := simulate.NewWorld(in.observed)
 		total, available := count(in.observed)
 		most, least := max(total, want+surge), min(available, max(0, want-unavailable))
 		done := map[plan.StepID]bool{}
@@ -149,14 +150,28 @@ func TestForeignAndStaleAreNotTouched(t *testing.T) {
 		in := draw(t)
 		stale := rapid.Bool().Draw(t, "stale")
 		in.observed.Nodes[0].Stale = stale
+		claimed := rapid.Bool().Draw(t, "claimed")
+		if claimed {
+			in.observed.Claims = map[object.Ref]string{in.desired.Workloads[0].Ref: "other"}
+		}
 		p := plan.Compute(in.desired, in.observed, options)
+		moves := map[object.Ref]plan.StepID{}
 		for _, s := range p.Steps {
 			if s.Node != plantest.Node || stale {
 				t.Fatalf("step on %s, which does not answer: %s", s.Node, s)
 			}
+			if s.Op == plan.OpMovePod {
+				moves[s.Target] = s.ID
+			}
 			for _, pod := range in.observed.Nodes[0].Pods {
-				if pod.Application != shop.Name && s.Target == pod.Ref() {
+				if pod.Application == shop.Name || s.Target != pod.Ref() {
+					continue
+				}
+				if claimed {
 					t.Fatalf("step on a pod of application %s: %s", pod.Application, s)
+				}
+				if id := moves[s.Target]; id == 0 || s.ID != id && !slices.Contains(s.After, id) && s.Op != plan.OpWaitReady {
+					t.Fatalf("step on a pod that was not taken over from application %s: %s", pod.Application, s)
 				}
 			}
 		}

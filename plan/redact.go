@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"strconv"
 	"strings"
 
 	"github.com/fairlead-dev/fairlead/render/object"
@@ -15,16 +16,16 @@ import (
 
 // RedactApplied returns what the inventory keeps of an object. The values of a Secret are replaced by
 // digests keyed with digestKey, so that a changed value shows as changed and no value can be guessed from
-// it; its stringData is merged into data, as an API server does. Copies of the whole object in annotations
+// it; its stringData is merged into data, as an API server does. So are the values of Hidden fields of other objects. Copies of the whole object in annotations
 // (kubectl's last-applied-configuration) are left out. Everything else is kept as it was written.
 func RedactApplied(o object.Object, digestKey []byte) Applied {
-	return Applied{Ref: o.Ref, APIVersion: o.APIVersion, Hash: appliedHash(o, digestKey), Written: redact(o.Ref, o.Written, digestKey)}
+	return Applied{Ref: o.Ref, APIVersion: o.APIVersion, Hash: appliedHash(o, digestKey), Written: redact(o.Ref, o.Written, o.Hidden, digestKey)}
 }
 
-// appliedHash is the Hash of the object's inventory entry: the object's own, and for a Secret a keyed
+// appliedHash is the Hash of the object's inventory entry: the object's own, and for a Secret, or what has hidden fields, a keyed
 // one, because short values could be guessed from a hash that anybody can make.
 func appliedHash(o object.Object, digestKey []byte) string {
-	if !isSecret(o.Ref) {
+	if !isSecret(o.Ref) && len(o.Hidden) == 0 {
 		return o.Hash
 	}
 	return digest(digestKey, "object", []byte(o.Hash))
@@ -51,8 +52,8 @@ func isSecret(r object.Ref) bool { return r.Kind == "Secret" && r.Group == "" }
 var copies = [...]string{"kubectl.kubernetes.io/last-applied-configuration", "objectset.rio.cattle.io/applied"}
 
 // redact returns a manifest as the inventory keeps it.
-func redact(ref object.Ref, written, key []byte) []byte {
-	if !isSecret(ref) && !bytes.Contains(written, []byte(copies[0])) && !bytes.Contains(written, []byte(copies[1])) {
+func redact(ref object.Ref, written []byte, hidden []string, key []byte) []byte {
+	if !isSecret(ref) && len(hidden) == 0 && !bytes.Contains(written, []byte(copies[0])) && !bytes.Contains(written, []byte(copies[1])) {
 		return written
 	}
 	v, ok := parse(written).(map[string]any)
@@ -75,7 +76,48 @@ func redact(ref object.Ref, written, key []byte) []byte {
 	if isSecret(ref) {
 		redactValues(ref, v, key)
 	}
+	for _, pointer := range hidden {
+		hideField(v, strings.Split(pointer, "/")[1:], func(value any) any { return digest(key, ref.String()+"\x00", encode(value)) })
+	}
 	return encode(v)
+}
+
+// hideField replaces the value at a path of a document, if there is one.
+func hideField(v any, at []string, by func(any) any) {
+	if len(at) == 0 {
+		return
+	}
+	name := strings.NewReplacer("~1", "/", "~0", "~").Replace(at[0])
+	last := len(at) == 1
+	switch v := v.(type) {
+	case map[string]any:
+		if e, ok := v[name]; ok && last {
+			v[name] = by(e)
+		} else if ok {
+			hideField(e, at[1:], by)
+		}
+	case []any:
+		if i, err := strconv.Atoi(name); err == nil && i >= 0 && i < len(v) && last {
+			v[i] = by(v[i])
+		} else if err == nil && i >= 0 && i < len(v) {
+			hideField(v[i], at[1:], by)
+		}
+	}
+}
+
+// WithoutHidden returns a manifest with "(sensitive)" in the place of the values of hidden fields.
+func WithoutHidden(written []byte, hidden []string) []byte {
+	v := parse(written)
+	for _, pointer := range hidden {
+		hideField(v, strings.Split(pointer, "/")[1:], func(any) any { return "(sensitive)" })
+	}
+	return encode(v)
+}
+
+// isDigest reports whether a value, as JSON, is a digest in place of one that is hidden.
+func isDigest(value string) bool {
+	rest, ok := strings.CutPrefix(value, `"`+digestPrefix)
+	return ok && len(rest) == 33
 }
 
 // redactValues replaces all values of a Secret in place.

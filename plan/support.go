@@ -9,9 +9,9 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/fairlead-dev/fairlead/render/diag"
-	"github.com/fairlead-dev/fairlead/render/object"
 )
 
 // support is what becomes of a field of the Kubernetes API.
@@ -47,27 +47,25 @@ type row struct {
 	except func(at path, v any) row
 }
 
-// unsupported returns a finding for every field of the object that is refused or has no effect. Objects
-// of kinds that are not run have none: they are refused as a whole elsewhere.
-func unsupported(o object.Object) diag.List {
-	v := reflect.ValueOf(o.Value)
+// Unsupported returns a finding for every field of an object that is refused or has no effect, and for what is
+// wrong with Fairlead's own annotations and with objects as parts of Services. Objects
+// of kinds that are not run have none: they are refused as a whole elsewhere. It is for when the object is
+// decoded, since only then the lines of its fields are known.
+func Unsupported(o runtime.Object) []diag.Finding {
+	v := reflect.ValueOf(o)
 	if v.Kind() != reflect.Pointer || v.IsNil() {
 		return nil
 	}
-	w := supportWalk{object: o, index: supportIndex()}
+	w := supportWalk{index: supportIndex()}
 	if w.index[v.Type().Elem()] == nil {
-		return nil
+		return checkOrder(o)
 	}
 	w.value(path{}, v)
-	return w.found
+	return append(append(w.found, checkNetwork(o)...), checkOrder(o)...)
 }
 
 // structFields is a struct of the table, prepared so that looking at a value asks reflect for as little as possible.
-type structFields struct {
-	fields []structField
-	// names are the fields that an element of a list can be named by, the first choice first.
-	names [][]int
-}
+type structFields struct{ fields []structField }
 
 // structField is a field that is looked at: one of JSON, or what is inline.
 type structField struct {
@@ -81,7 +79,7 @@ type structField struct {
 var supportIndex = sync.OnceValue(func() map[reflect.Type]*structFields {
 	index := make(map[reflect.Type]*structFields, len(fieldTable))
 	for typ, rows := range tableRows() {
-		known := &structFields{names: nameFields(typ)}
+		known := &structFields{}
 		for i := range typ.NumField() {
 			name, inline := jsonName(typ.Field(i))
 			if inline || name != "" {
@@ -108,9 +106,8 @@ func tableRows() map[reflect.Type]map[string]row {
 
 // supportWalk is the state of one look at an object.
 type supportWalk struct {
-	object object.Object
-	index  map[reflect.Type]*structFields
-	found  diag.List
+	index map[reflect.Type]*structFields
+	found []diag.Finding
 }
 
 func (w *supportWalk) value(p path, v reflect.Value) {
@@ -126,15 +123,14 @@ func (w *supportWalk) value(p path, v reflect.Value) {
 			if known == nil {
 				return // of what is not in the table nothing is reported
 			}
-			w.fields(p.element(elementName(e, known.names, i)), e, known)
+			w.fields(p.element(strconv.Itoa(i)), e, known)
 		}
 	case reflect.Struct:
 		if known := w.index[v.Type()]; known != nil {
 			w.fields(p, v, known)
 		}
-	case reflect.Map:
-		if list, ok := v.Interface().(corev1.ResourceList); ok {
-			w.resources(p, list)
+		if v.Type() == requirements {
+			w.resources(p, v.Interface().(corev1.ResourceRequirements))
 		}
 	}
 }
@@ -168,17 +164,28 @@ func (w *supportWalk) fields(p path, v reflect.Value, known *structFields) {
 	}
 }
 
-// resources looks at the names of resources, which are keys and not fields.
-func (w *supportWalk) resources(p path, list corev1.ResourceList) {
-	for _, name := range slices.Sorted(maps.Keys(list)) {
+var requirements = reflect.TypeFor[corev1.ResourceRequirements]()
+
+// resources looks at the names of resources, which are keys and not fields. One that has the same request and
+// limit is reported once, at the limit: a request that is not written becomes what the limit is.
+func (w *supportWalk) resources(p path, of corev1.ResourceRequirements) {
+	for _, name := range slices.Sorted(maps.Keys(of.Limits)) {
 		if r := resourceRow(name); r.support != works {
-			w.report(p.key(string(name)), r)
+			w.report(p.key("limits").key(string(name)), r)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(of.Requests)) {
+		if limit, limited := of.Limits[name]; limited && limit.Cmp(of.Requests[name]) == 0 {
+			continue
+		}
+		if r := resourceRow(name); r.support != works {
+			w.report(p.key("requests").key(string(name)), r)
 		}
 	}
 }
 
 func (w *supportWalk) report(at path, r row) {
-	d := diag.Diagnostic{Ref: w.object.Ref, Origin: w.object.Origin, Field: at.shown, Hint: r.hint}
+	d := diag.Finding{Field: at.shown, Hint: r.hint}
 	if r.support == refused {
 		d.Severity, d.Code, d.Message = diag.Error, "unsupported-field", "is not supported: "+r.note
 	} else {
@@ -202,31 +209,4 @@ func plainValue(v reflect.Value) any {
 		v = v.Elem()
 	}
 	return v.Interface()
-}
-
-// nameFields returns the fields that an element of a list can be named by.
-func nameFields(t reflect.Type) [][]int {
-	var out [][]int
-	for _, name := range [...]string{"Name", "ContainerPort", "MountPath", "DevicePath", "IP", "Path", "ConditionType"} {
-		f, ok := t.FieldByName(name)
-		if ok && (f.Type.Kind() == reflect.String || f.Type.Kind() == reflect.Int32) {
-			out = append(out, f.Index)
-		}
-	}
-	return out
-}
-
-// elementName returns the name of an element of a list, or its position.
-func elementName(v reflect.Value, names [][]int, i int) string {
-	for _, f := range names {
-		switch n := v.FieldByIndex(f); n.Kind() {
-		case reflect.String:
-			if n.Len() > 0 {
-				return n.String()
-			}
-		case reflect.Int32:
-			return strconv.FormatInt(n.Int(), 10)
-		}
-	}
-	return strconv.Itoa(i)
 }

@@ -14,9 +14,11 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
 
+	"github.com/fairlead-dev/fairlead/render/diag"
 	"github.com/fairlead-dev/fairlead/render/object"
 )
 
@@ -85,6 +87,7 @@ func TestEveryFieldHasARow(t *testing.T) {
 	for _, o := range []runtime.Object{
 		&corev1.Namespace{}, &corev1.ConfigMap{}, &corev1.Secret{}, &corev1.ServiceAccount{}, &corev1.Pod{},
 		&appsv1.Deployment{}, &appsv1.ReplicaSet{}, &batchv1.Job{},
+		&corev1.Service{}, &corev1.Endpoints{}, &discoveryv1.EndpointSlice{}, //nolint:staticcheck // it is deprecated, and people have it
 	} {
 		walk(reflect.TypeOf(o))
 	}
@@ -124,6 +127,8 @@ What becomes of every field of the objects that Fairlead runs. Nothing is droppe
 - **works**: it does what Kubernetes documents. Values that do not work are named.
 - **no effect**: it is accepted, and a finding says that it does nothing and why.
 - **refused**: it is an error, and the application is not applied until it is changed.
+
+A finding names the file and the line of the field.
 
 `)
 	line := func(r row) {
@@ -170,7 +175,7 @@ func TestUnsupported(t *testing.T) {
 			continue
 		}
 		o := typedObject(t, f.Data)
-		have := []byte(unsupported(o).String())
+		have := []byte(located(o).String())
 		out = append(out, f, txtar.File{Name: name, Data: have})
 		i := slices.IndexFunc(ar.Files, func(g txtar.File) bool { return g.Name == name })
 		if !*updateFields && (i < 0 || string(ar.Files[i].Data) != string(have)) {
@@ -206,6 +211,7 @@ func typedObject(t testing.TB, manifest []byte) object.Object {
 		"Namespace": &corev1.Namespace{}, "ConfigMap": &corev1.ConfigMap{}, "Secret": &corev1.Secret{},
 		"ServiceAccount": &corev1.ServiceAccount{}, "Pod": &corev1.Pod{}, "Deployment": &appsv1.Deployment{},
 		"ReplicaSet": &appsv1.ReplicaSet{}, "Job": &batchv1.Job{},
+		"Service": &corev1.Service{}, "Endpoints": &corev1.Endpoints{}, "EndpointSlice": &discoveryv1.EndpointSlice{}, //nolint:staticcheck // as above
 	}
 	v := values[head.Kind]
 	if v == nil {
@@ -226,6 +232,17 @@ func typedObject(t testing.TB, manifest []byte) object.Object {
 	}
 }
 
+// located are the findings of an object, as if every field stood in its first line.
+func located(o object.Object) diag.List {
+	var list diag.List
+	for _, f := range Unsupported(o.Value) {
+		list = append(list, diag.Diagnostic{
+			Severity: f.Severity, Code: f.Code, Ref: o.Ref, Origin: o.Origin, Field: f.Field, Message: f.Message, Hint: f.Hint,
+		})
+	}
+	return list
+}
+
 func BenchmarkUnsupported(b *testing.B) {
 	ar, err := txtar.ParseFile("testdata/unsupported.txtar")
 	if err != nil {
@@ -234,7 +251,7 @@ func BenchmarkUnsupported(b *testing.B) {
 	o := typedObject(b, ar.Files[0].Data)
 	b.ReportAllocs()
 	for b.Loop() {
-		if l := unsupported(o); len(l) > 0 {
+		if l := Unsupported(o.Value); len(l) > 0 {
 			b.Fatal(l)
 		}
 	}

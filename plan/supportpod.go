@@ -38,7 +38,7 @@ var podSections = []section{
 		refuse("readinessGates", "nothing would ever set the condition, so that the pod could not become ready", "remove it"),
 		refuse("runtimeClassName", "the engine's default runtime runs every container", "remove it"),
 		refuse("overhead", "it belongs to a runtime class", "remove it"),
-		harmless("enableServiceLinks", "services are not run yet", true, false),
+		noted("enableServiceLinks", "variables of the Services that have an address when the container is made; a Service that changes restarts nothing"),
 		except("os", "linux", func(_ path, v any) row {
 			if os, ok := v.(corev1.PodOS); ok && os.Name != corev1.Linux {
 				return row{support: refused, note: "only Linux containers run", hint: "write os.name: linux, or remove it"}
@@ -66,7 +66,7 @@ var podSections = []section{
 	fieldsOf[corev1.SeccompProfile]("Seccomp profile",
 		full("type"), noted("localhostProfile", "a file of the node"),
 	),
-	fieldsOf[corev1.AppArmorProfile]("AppArmor profile", full("type"), noted("localhostProfile", "the name of a profile that is loaded on the node")),
+	fieldsOf[corev1.AppArmorProfile]("AppArmor profile", full("type"), noted("localhostProfile", "the name of a profile that is loaded on the node; the container is not made where the engine has no AppArmor")),
 }
 
 var (

@@ -13,7 +13,7 @@ import (
 )
 
 // fieldTable says of every field what becomes of it. docs/fields.md is made from it.
-var fieldTable = slices.Concat(workloadSections, podSections, containerSections, volumeSections)
+var fieldTable = slices.Concat(workloadSections, podSections, containerSections, volumeSections, serviceSections)
 
 // fieldsOf makes the section of a struct.
 func fieldsOf[T any](title string, rows ...[]row) section {
@@ -95,14 +95,18 @@ var workloadSections = []section{
 	fieldsOf[corev1.PodTemplateSpec]("Pod template", full("metadata spec")),
 	fieldsOf[appsv1.Deployment]("Deployment", full("metadata spec"), harmless("status", "it is observed, not desired")),
 	fieldsOf[appsv1.DeploymentSpec]("Deployment: spec",
-		full("replicas selector template strategy minReadySeconds progressDeadlineSeconds"),
+		except("replicas", fmt.Sprintf("an application may have %d pods", maxPods), tooManyReplicas),
+		full("selector template strategy minReadySeconds progressDeadlineSeconds"),
 		noted("paused", "no rollout begins or goes on while it is true"),
 		harmless("revisionHistoryLimit", "Git is the history: roll back with git revert", int32(10)),
 	),
 	fieldsOf[appsv1.DeploymentStrategy]("Deployment: strategy", full("type rollingUpdate")),
 	fieldsOf[appsv1.RollingUpdateDeployment]("Deployment: rolling update", full("maxUnavailable maxSurge")),
 	fieldsOf[appsv1.ReplicaSet]("ReplicaSet", full("metadata spec"), harmless("status", "it is observed, not desired")),
-	fieldsOf[appsv1.ReplicaSetSpec]("ReplicaSet: spec", full("replicas minReadySeconds selector template")),
+	fieldsOf[appsv1.ReplicaSetSpec]("ReplicaSet: spec",
+		except("replicas", fmt.Sprintf("an application may have %d pods", maxPods), tooManyReplicas),
+		full("minReadySeconds selector template"),
+	),
 	fieldsOf[batchv1.Job]("Job", full("metadata spec"), harmless("status", "it is observed, not desired")),
 	fieldsOf[batchv1.JobSpec]("Job: spec",
 		full("parallelism completions completionMode activeDeadlineSeconds backoffLimit backoffLimitPerIndex maxFailedIndexes"),

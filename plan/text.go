@@ -26,8 +26,21 @@ func (s Step) String() string {
 		if args.Always {
 			b.WriteString(" always")
 		}
+	case SetService:
+		fmt.Fprintf(&b, " %s/%s", s.Target.Namespace, s.Target.Name)
+		if shown := args.Service.shown(); shown != "" {
+			b.WriteString(" (" + shown + ")")
+		}
+	case DeleteService:
+		fmt.Fprintf(&b, " %s/%s", s.Target.Namespace, s.Target.Name)
+	case SetEndpoints, DeleteEndpoints:
+		fmt.Fprintf(&b, " %s/%s (%s)", s.Target.Namespace, s.Target.Name, s.Target.Kind)
+	case WaitHealthy:
+		b.WriteString(" before " + args.Stage.String())
 	case CreatePod, DeletePod:
 		fmt.Fprintf(&b, " %s/%s", s.Target.Namespace, s.Target.Name)
+	case MovePod:
+		fmt.Fprintf(&b, " %s/%s (%s → %s)", s.Target.Namespace, s.Target.Name, args.From, args.To)
 	case UpdatePod:
 		fmt.Fprintf(&b, " %s/%s (%s)", s.Target.Namespace, s.Target.Name, strings.Join(args.Changes, ", "))
 	case WaitReady:

@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/fairlead-dev/fairlead/plan"
-	"github.com/fairlead-dev/fairlead/plan/plantest"
+	"github.com/fairlead-dev/fairlead/plan/simulate"
 )
 
 // TestWalkIsNotOvertakenByItself holds that what is planned in the middle of a walk is part of what the
@@ -28,8 +28,8 @@ func TestWalkIsNotOvertakenByItself(t *testing.T) {
 		for _, s := range p.Steps {
 			wanted[name(s)] = true
 		}
-		applied := plantest.Record(in.desired, in.observed.Applied, p, options.DigestKey)
-		w := plantest.NewWorld(in.observed)
+		applied := simulate.Record(in.desired, in.observed.Applied, p, options.DigestKey)
+		w := simulate.NewWorld(in.observed)
 		done := map[plan.StepID]bool{}
 		for len(done) < len(p.Steps) {
 			var next []plan.Step

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -23,12 +25,15 @@ type Cache struct {
 	// not in the result.
 	valid, unsure bool
 	revision      string
+	files         fs.FS // of that revision
 	fingerprint   [sha256.Size]byte
 	listing       listing
 	parts         []part // one a unit of listing
 	result        Result
 	plain         bool // no object of result is written twice
+	over          bool // some unit was too much: whether it still is depends on the others
 	digests       map[string]digest
+	known         bool // digests has exactly the paths that result was made from
 }
 
 // NewCache returns an empty cache.
@@ -52,16 +57,17 @@ func (c *Cache) Render(ctx context.Context, run Runner, req Request, changed []s
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	fp := fingerprint(req)
-	if !c.valid || c.fingerprint != fp {
-		return c.all(ctx, run, req, fp)
-	}
 	switch {
+	case !c.valid || c.fingerprint != fp:
+		return c.all(ctx, run, req, fp)
 	case !c.unsure && c.revision == req.Revision && req.Revision != "":
 		return c.same(req)
+	case c.over:
+		return c.all(ctx, run, req, fp)
 	case c.unsure || changed == nil:
 		changed = c.compare(req)
 	}
-	hit := c.around(changed)
+	hit := c.around(req.Files, changed)
 	if !c.touched(hit) {
 		return c.same(req)
 	}
@@ -95,6 +101,7 @@ func (c *Cache) Render(ctx context.Context, run Runner, req Request, changed []s
 	if !ok {
 		res, plain = join(l, parts)
 	}
+	c.known = ok && sameSlice(res.Reads, c.result.Reads)
 	c.listing, c.parts, c.result, c.plain = l, parts, res, plain
 	c.remember(req, rec)
 	return res, stats, nil
@@ -120,7 +127,7 @@ func (c *Cache) all(ctx context.Context, run Runner, req Request, fp [sha256.Siz
 	}
 	res, plain := join(l, parts)
 	c.valid, c.fingerprint = true, fp
-	c.listing, c.parts, c.result, c.plain, c.digests = l, parts, res, plain, nil
+	c.listing, c.parts, c.result, c.plain, c.digests, c.known = l, parts, res, plain, nil, false
 	c.remember(req, rec)
 	return res, Stats{Units: len(l.units), Rendered: len(l.units)}, nil
 }
@@ -131,13 +138,16 @@ func (c *Cache) render(ctx context.Context, run Runner, req Request, units []Uni
 	for i, at := range again {
 		todo[i] = units[at]
 	}
+	left := rest(parts)
 	err := run.Run(ctx, req, todo, func(i int, r UnitResult) {
-		p := restore(req, r)
+		p := restore(req, left.admit(todo[i], r))
 		for j, s := range p.reads {
 			p.reads[j] = unique.Make(s).Value() // units read the same bases
 		}
+		slices.Sort(p.reads)
 		parts[again[i]] = p
 	})
+	c.over = left.over
 	if err != nil {
 		c.unsure = true
 		return fmt.Errorf("render %s: %w", clean(req.Path), err)
@@ -147,27 +157,41 @@ func (c *Cache) render(ctx context.Context, run Runner, req Request, units []Uni
 
 // same returns the last result without any work.
 func (c *Cache) same(req Request) (Result, Stats, error) {
-	c.revision, c.unsure = req.Revision, false
+	c.revision, c.files, c.unsure = req.Revision, req.Files, false
 	return c.result, Stats{Units: len(c.parts), Same: true}, nil
 }
 
 // remember keeps what the result was made from.
 func (c *Cache) remember(req Request, rec *recorder) {
-	c.revision, c.unsure = req.Revision, false
-	old := c.digests
-	c.digests = make(map[string]digest, len(c.result.Reads))
-	for _, p := range c.result.Reads {
-		d, seen := rec.digest(p)
-		was, had := old[p]
-		switch {
-		case seen && d != unreadFile && d != unreadDir:
-		case had && (!seen || was != below && was != (digest{})):
-			d = was // what was read before and did not change since; only its kind was asked now, if anything
-		case !seen:
-			// Whoever renders may know that a path is absent without asking.
-			d = measure(req.Files, p, digest{})
+	c.revision, c.files, c.unsure = req.Revision, req.Files, false
+	if c.digests == nil {
+		c.digests = make(map[string]digest, len(c.result.Reads))
+	}
+	for p, d := range rec.seen {
+		if _, read := slices.BinarySearch(c.result.Reads, p); !read {
+			continue
+		}
+		was, had := c.digests[p]
+		if had && (d == unreadFile || d == unreadDir) && was != below && was != (digest{}) {
+			continue // what was read before and did not change since; only its kind was asked now
 		}
 		c.digests[p] = d
+	}
+	if c.known {
+		return
+	}
+	c.known = true
+	for _, p := range c.result.Reads {
+		if _, had := c.digests[p]; !had {
+			// Whoever renders may know that a path is absent without asking.
+			c.digests[p] = measure(req.Files, p, digest{})
+		}
+	}
+	if len(c.digests) > len(c.result.Reads) {
+		maps.DeleteFunc(c.digests, func(p string, _ digest) bool {
+			_, read := slices.BinarySearch(c.result.Reads, p)
+			return !read
+		})
 	}
 }
 
@@ -183,11 +207,15 @@ func (c *Cache) compare(req Request) []string {
 }
 
 // around returns the paths, the directories that they are in, and what was read below them: a directory can have
-// become a file.
-func (c *Cache) around(changed []string) map[string]bool {
+// become a file. Where a file is still a file, neither the list of its directory nor what is below it is another.
+func (c *Cache) around(files fs.FS, changed []string) map[string]bool {
 	hit := make(map[string]bool, 2*len(changed))
 	for _, p := range changed {
 		p = clean(p)
+		if regular(c.files, p) && regular(files, p) {
+			hit[p] = true
+			continue
+		}
 		at, _ := slices.BinarySearch(c.result.Reads, p+"/")
 		for _, r := range c.result.Reads[at:] {
 			if !strings.HasPrefix(r, p+"/") {
@@ -195,11 +223,24 @@ func (c *Cache) around(changed []string) map[string]bool {
 			}
 			hit[r] = true
 		}
-		for ; !hit[p]; p = path.Dir(p) {
+		for ; ; p = path.Dir(p) {
 			hit[p] = true
+			if p == "." {
+				break
+			}
 		}
 	}
 	return hit
+}
+
+// regular reports whether a path is a file, and known to be no symbolic link.
+func regular(files fs.FS, p string) bool {
+	links, ok := files.(fs.ReadLinkFS)
+	if !ok {
+		return false
+	}
+	info, err := links.Lstat(p)
+	return err == nil && info.Mode().IsRegular()
 }
 
 // touched reports whether anything that was read is among the paths.
@@ -245,63 +286,47 @@ func (c *Cache) keep(l listing, hit map[string]bool) (parts []part, again []int)
 
 // reading reports whether the part was made from any of the paths.
 func (p part) reading(hit map[string]bool) bool {
-	for _, r := range p.reads {
-		if hit[r] {
+	if len(hit) > len(p.reads)/4 {
+		return slices.ContainsFunc(p.reads, func(r string) bool { return hit[r] })
+	}
+	for r := range hit {
+		if _, found := slices.BinarySearch(p.reads, r); found {
 			return true
 		}
 	}
 	return false
 }
 
-// patch puts rendered parts into the last result. It returns false when an object is written twice.
+// patch puts rendered parts into the last result, which has no object twice. It returns false when one is now.
 func (c *Cache) patch(l listing, parts []part, again []int, old []part) (Result, bool) {
-	gone := map[object.Ref]bool{}
+	var gone []object.Ref
 	var fresh []object.Object
-	sameReads := true
+	sameReads := slices.Equal(l.reads, c.listing.reads)
 	for i, at := range again {
 		for _, o := range old[i].objects {
-			gone[o.Ref] = true
+			gone = append(gone, o.Ref)
 		}
 		fresh = append(fresh, parts[at].objects...)
 		sameReads = sameReads && slices.Equal(old[i].reads, parts[at].reads)
 	}
-	slices.SortStableFunc(fresh, compareObjects)
-	objs := make([]object.Object, 0, len(c.result.Objects)+len(fresh))
-	add := func(o object.Object) bool {
-		if n := len(objs); n > 0 && objs[n-1].Ref == o.Ref {
-			return false
-		}
-		objs = append(objs, o)
-		return true
+	res := Result{Objects: object.Edit(c.result.Objects, nameOf, fresh, gone), Reads: c.result.Reads, Diags: append(diag.List(nil), l.diags...)}
+	if len(res.Objects) != len(c.result.Objects)-len(gone)+len(fresh) {
+		return Result{}, false
 	}
-	for i := range c.result.Objects {
-		o := &c.result.Objects[i]
-		if gone[o.Ref] {
-			continue
-		}
-		for len(fresh) > 0 && object.Compare(fresh[0].Ref, o.Ref) <= 0 {
-			if !add(fresh[0]) {
-				return Result{}, false
-			}
-			fresh = fresh[1:]
-		}
-		if !add(*o) {
-			return Result{}, false
-		}
-	}
-	for _, o := range fresh {
-		if !add(o) {
-			return Result{}, false
-		}
-	}
-	res := Result{Objects: objs, Reads: c.result.Reads, Diags: append(diag.List(nil), l.diags...)}
 	for _, p := range parts {
 		res.Diags = append(res.Diags, p.diags...)
 	}
-	if !sameReads || !slices.Equal(l.reads, c.listing.reads) {
+	if !sameReads {
 		res.Reads = allReads(l, parts)
 	}
 	return res, true
+}
+
+func nameOf(o *object.Object) object.Ref { return o.Ref }
+
+// sameSlice reports whether two slices are the same elements in the same memory.
+func sameSlice[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 // fingerprint identifies everything but the files that a result follows from. Only its digest is kept, since

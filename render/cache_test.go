@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"testing"
@@ -134,6 +135,36 @@ func TestCacheRendersOnlyWhatReadAChange(t *testing.T) {
 	step("a new directory", "apps/z/d/e.yaml", cm("e"), true, render.Stats{Units: 5, Rendered: 1})
 	step("a second kustomization file", "base/kustomization.yml", "{}", true, render.Stats{Units: 5, Rendered: 2})
 	step("none of it any more", "base/kustomization.yml", "", true, render.Stats{Units: 5, Rendered: 2})
+}
+
+// A file that becomes a symbolic link is no other for whoever reads it, but it is for whoever lists its directory.
+func TestAFileThatBecomesALinkIsListedAnew(t *testing.T) {
+	c := render.NewCache()
+	files := tree(map[string]string{"apps/a.yaml": cm("a"), "apps/b.yaml": cm("b"), "shared/a.yaml": cm("a")})
+	for step := range 3 {
+		changed := []string{"apps/a.yaml"}
+		files = maps.Clone(files)
+		if step == 1 {
+			files["apps/a.yaml"] = &fstest.MapFile{Data: []byte("../shared/a.yaml"), Mode: fs.ModeSymlink | 0o777}
+		} else {
+			files["apps/a.yaml"] = &fstest.MapFile{Data: []byte(cm("a")), Mode: 0o644}
+		}
+		req := render.Request{Source: "s", Revision: fmt.Sprint(step), Files: files, Path: "apps"}
+		want, err := render.With(t.Context(), req, &render.Engine{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, _, err := c.Render(t.Context(), &render.Engine{}, req, changed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range got.Objects { // those that were not rendered again keep theirs
+			got.Objects[i].Origin.Revision, got.Objects[i].Origin.Source = want.Objects[i].Origin.Revision, want.Objects[i].Origin.Source
+		}
+		if d := cmp.Diff(want, got); d != "" || got.Diags.HasErrors() != (step == 1) {
+			t.Fatalf("step %d:\n-fresh +cache:\n%s%s", step, d, got.Diags)
+		}
+	}
 }
 
 // broken is a runner that fails.

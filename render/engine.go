@@ -40,6 +40,7 @@ func (e *Engine) Unit(req Request, u Unit) (UnitResult, error) {
 		return UnitResult{}, err
 	}
 	ur.hidden.apply(ur.out.Diags)
+	ur.out.Diags = fewer(u.String(), ur.out.Diags)
 	if err := t.Err(); err != nil {
 		return UnitResult{}, err
 	}
@@ -60,8 +61,9 @@ type unitRun struct {
 	reads  []string // that did not go through tree
 	// size is how many bytes of objects there are.
 	size int
-	// hidden is what must not be shown.
-	hidden redactor
+	// hidden is what must not be shown in findings, secrets what must not be shown of objects.
+	hidden  redactor
+	secrets secrets
 }
 
 // maxOutput bounds the objects of one unit.
@@ -84,6 +86,7 @@ func (r *unitRun) decrypt(p string, data []byte) ([]byte, error) {
 		data, values, err = sops.Decrypt(p, data, ids)
 		for _, v := range values {
 			r.hidden.add(v, minDecrypted)
+			r.secrets.add(v)
 		}
 	}
 	var why *sops.Error
@@ -112,6 +115,9 @@ func (r *unitRun) render() error {
 	}
 	for _, v := range r.req.Substitute {
 		r.hidden.add(v, minSubstituted)
+	}
+	for _, name := range r.req.FromSecrets {
+		r.secrets.add(r.req.Substitute[name])
 	}
 	var docs []kustomize.Manifest
 	over := r.req.overlay()
@@ -184,7 +190,7 @@ func (r *unitRun) plain() []kustomize.Manifest {
 		m, ok := v.(map[string]any)
 		switch {
 		case err != nil:
-			r.report(p, d.Line, "yaml-syntax", err.Error())
+			r.report(p, d.ErrorLine(err), "yaml-syntax", err.Error())
 			continue
 		case !ok:
 			r.report(p, d.Line, "not-a-manifest", "a manifest is a mapping with apiVersion, kind and metadata")
@@ -236,12 +242,12 @@ func (r *unitRun) decode(d kustomize.Manifest) {
 	}
 	obj, list, ok := decode.Object(d.Value, decode.Options{
 		Origin: d.Origin, Locate: d.Locate,
-		DefaultNamespace: r.req.DefaultNamespace, AllowUnsupported: r.req.AllowUnsupported,
+		DefaultNamespace: r.req.DefaultNamespace, AllowUnsupported: r.req.AllowUnsupported, Check: r.engine.Check,
 	})
 	r.out.Diags = append(r.out.Diags, list...)
 	if ok {
 		r.size += len(obj.Written)
-		r.out.Objects = append(r.out.Objects, Rendered{obj.Ref, obj.APIVersion, obj.Written, obj.Origin})
+		r.out.Objects = append(r.out.Objects, Rendered{obj.Ref, obj.APIVersion, obj.Written, obj.Origin, obj.Places, r.secrets.in(&obj)})
 	}
 }
 

@@ -101,6 +101,35 @@ func TestSymlinksAreRefused(t *testing.T) {
 	}
 }
 
+// TestSymlinksInKustomizationsAreCalledThat holds that what is there, but cannot be followed, is not called absent.
+func TestSymlinksInKustomizationsAreCalledThat(t *testing.T) {
+	files := tree(map[string]string{
+		"app/kustomization.yaml": "resources: [out.yaml, dangling.yaml, dir/web.yaml, absent.yaml, inside.yaml]\n",
+		"app/real.yaml":          cm("real"),
+	})
+	for name, to := range map[string]string{
+		"app/out.yaml": "/etc/passwd", "app/dangling.yaml": "nothing.yaml", "app/dir": "../../elsewhere", "app/inside.yaml": "real.yaml", "gone": "/srv",
+	} {
+		files[name] = &fstest.MapFile{Data: []byte(to), Mode: fs.ModeSymlink | 0o777}
+	}
+	const hint = " is a symbolic link that leads out of the source, to nothing or in a circle (put the file itself there)\n"
+	for path, want := range map[string]string{
+		"app": `app/kustomization.yaml:1: error: resources[0]: "out.yaml"` + hint +
+			`app/kustomization.yaml:1: error: resources[1]: "dangling.yaml"` + hint +
+			`app/kustomization.yaml:1: error: resources[2]: "dir/web.yaml"` + strings.Replace(hint, "is a", "is below a", 1) +
+			`app/kustomization.yaml:1: error: resources[3]: "absent.yaml" does not exist` + "\n",
+		"gone": "gone: error: the path is a symbolic link that leads out of the source, to nothing or in a circle (name the directory itself)\n",
+	} {
+		res, err := render.Render(t.Context(), render.Request{Files: files, Path: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if have := res.Diags.String(); have != want {
+			t.Errorf("%s: have\n%swant\n%s", path, have, want)
+		}
+	}
+}
+
 // TestBytesAndMarks holds that line ends, byte order marks and tabs of other systems are read.
 func TestBytesAndMarks(t *testing.T) {
 	text := "\xef\xbb\xbf" + strings.ReplaceAll(cm("a")+"---\n"+cm("b")+"dta: {}\n", "\n", "\r\n")

@@ -47,6 +47,8 @@ type Options struct {
 	IgnoreMissingComponents bool `json:"ignoreMissingComponents,omitempty"`
 	// Substitute are the variables of postBuild.substitute(From), already merged; nil turns substitution off.
 	Substitute map[string]string `json:"substitute,omitempty"`
+	// FromSecrets names those variables whose values come from Secrets.
+	FromSecrets []string `json:"fromSecrets,omitempty"`
 	// Directory is how a path without a kustomization file is read.
 	Directory Directory `json:"directory,omitzero"`
 	// AgeKeys are age identities (AGE-SECRET-KEY-…) that decrypt SOPS files. They are secret.

@@ -31,7 +31,8 @@ func With(ctx context.Context, req Request, run Runner) (Result, error) {
 		return Result{}, fmt.Errorf("read %s: %w", clean(req.Path), err)
 	}
 	parts := make([]part, len(l.units))
-	err = run.Run(ctx, req, l.units, func(i int, r UnitResult) { parts[i] = restore(req, r) })
+	left := rest(nil)
+	err = run.Run(ctx, req, l.units, func(i int, r UnitResult) { parts[i] = restore(req, left.admit(l.units[i], r)) })
 	if err != nil {
 		return Result{}, fmt.Errorf("render %s: %w", clean(req.Path), err)
 	}
@@ -44,6 +45,7 @@ type part struct {
 	objects []object.Object // sorted
 	diags   diag.List
 	reads   []string
+	size    int // bytes of the objects as they travelled
 }
 
 // restore makes typed objects from what travelled.
@@ -53,6 +55,7 @@ func restore(req Request, r UnitResult) part {
 		p.diags[i].Origin.Source, p.diags[i].Origin.Revision = req.Source, req.Revision
 	}
 	for _, o := range r.Objects {
+		p.size += len(o.Written)
 		o.Origin.Source, o.Origin.Revision = req.Source, req.Revision
 		obj, err := decode.Restore(o.APIVersion, o.Ref, o.Written, o.Origin)
 		if err != nil {
@@ -63,6 +66,7 @@ func restore(req Request, r UnitResult) part {
 			}
 			continue
 		}
+		obj.Places, obj.Hidden = o.Places, o.Hidden
 		p.objects = append(p.objects, obj)
 	}
 	slices.SortStableFunc(p.objects, compareObjects)

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/runtime"
+
 	"github.com/fairlead-dev/fairlead/render/decode"
 	"github.com/fairlead-dev/fairlead/render/diag"
 	"github.com/fairlead-dev/fairlead/render/kustomize"
@@ -38,6 +40,8 @@ type Rendered struct {
 	APIVersion string
 	Written    []byte
 	Origin     object.Origin
+	Places     []object.Place
+	Hidden     []string
 }
 
 // UnitResult is what one unit holds.
@@ -91,6 +95,10 @@ func units(req Request) (l listing, err error) {
 		if err := t.Err(); err != nil {
 			return l, err
 		}
+		if t.Link(at) != "" {
+			report(at, "symlink", "the path is a symbolic link that leads out of the source, to nothing or in a circle", "name the directory itself")
+			return l, nil
+		}
 		report(at, "missing-path", "the path does not exist in the source", "correct the application's path")
 		return l, nil
 	case tree.File:
@@ -117,9 +125,18 @@ func units(req Request) (l listing, err error) {
 	}
 	type level struct{ dir string }
 	todo := []level{{at}}
-	for len(todo) > 0 {
+	for looked := 0; len(todo) > 0; looked++ {
+		if looked > maxDirectories {
+			l.units = nil
+			report(at, "too-large", fmt.Sprintf("more than %d directories", maxDirectories), "split the path into several applications")
+			return l, nil
+		}
 		dir := todo[len(todo)-1].dir
 		todo = todo[:len(todo)-1]
+		if strings.Count(dir, "/")-strings.Count(at, "/") > maxDeep {
+			report(dir, "too-deep", fmt.Sprintf("directories are nested more than %d deep", maxDeep), "")
+			continue
+		}
 		entries, err := t.ReadDir(dir)
 		if err != nil {
 			if broken := t.Err(); broken != nil {
@@ -207,4 +224,10 @@ func clean(p string) string {
 }
 
 // Engine renders units in this process. The zero value is ready for use, from any goroutine.
-type Engine struct{ files decode.Cache }
+type Engine struct {
+	// Check finds more in every object of a kind that is run; nil finds nothing. What it finds becomes
+	// diagnostics of the unit, at the line of the field. It must not modify the object.
+	Check func(runtime.Object) []diag.Finding
+
+	files decode.Cache
+}

@@ -119,7 +119,9 @@ type Container struct {
 	ID      string
 	Image   string // as given at creation
 	ImageID string
-	Created time.Time
+	// SandboxID is the sandbox that it joined; empty for a sandbox.
+	SandboxID string
+	Created   time.Time // by the engine's clock, as all times here
 	// Running and PID are the engine's; Paused, Dead and OOM too.
 	Running, Paused, Dead, OOM bool
 	// Never started when StartedAt is zero.
@@ -161,6 +163,8 @@ const (
 	EventPause   EventKind = "pause"
 	EventUnpause EventKind = "unpause"
 	EventRename  EventKind = "rename"
+	// EventKill is a signal that was sent to a container through the engine, whoever asked for it.
+	EventKill EventKind = "kill"
 	// EventGap says that events may have been lost: everything must be listed again.
 	EventGap EventKind = "gap"
 )
@@ -171,6 +175,7 @@ type Event struct {
 	ContainerID string
 	Identity    Identity // Pod, Container, UID and Attempt are set, not Spec
 	ExitCode    int
+	Signal      string // of EventKill, for example SIGTERM
 	Time        time.Time
 }
 
@@ -205,6 +210,7 @@ type EngineInfo struct {
 	CPUs        int
 	MemoryBytes int64
 	CgroupV2    bool
+	AppArmor    bool   // whether the engine confines containers by AppArmor: it needs a kernel that has it
 	Root        string // where the engine keeps its data
 }
 
@@ -234,7 +240,8 @@ type Engine interface {
 	Update(ctx context.Context, id string, r plan.Resources) error
 	// Exec runs a command and waits for it. Output is cut at limit bytes. When ctx ends first the command is given up.
 	Exec(ctx context.Context, id string, cmd []string, limit int) (ExecResult, error)
-	// Attach runs a command with the caller's streams.
+	// Attach runs a command with the caller's streams. A command that cannot be started is ErrInvalid, with the reason
+	// in the error and nothing in the streams.
 	Attach(ctx context.Context, id string, cmd []string, opt ExecOptions) (exitCode int, err error)
 	// Logs copies a container's log.
 	Logs(ctx context.Context, id string, opt LogOptions, stdout, stderr io.Writer) error

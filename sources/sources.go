@@ -27,7 +27,8 @@ func (r Revision) Short() string {
 type Source interface {
 	// Fetch returns the newest snapshot, or ErrUnchanged when it still has the revision have.
 	// An empty have always yields a snapshot. It may be called again after any error; a failed
-	// fetch leaves the last good state in place.
+	// fetch leaves the last good state in place. Beside a *Refusal, the answer to an empty have is
+	// the last revision that was not refused, where that is known.
 	Fetch(ctx context.Context, have Revision) (Snapshot, error)
 	// Close releases what the source holds open.
 	Close() error
@@ -37,6 +38,16 @@ type Source interface {
 // each settled change until ctx ends.
 type Watcher interface {
 	Watch(ctx context.Context, wake func()) error
+}
+
+// ErrGone is wrapped by the error of an Archive for a revision that is not to be had any more.
+var ErrGone = errors.New("the revision is gone")
+
+// Archive is a source that can give earlier revisions too.
+type Archive interface {
+	// Snapshot returns the tree at a revision that was fetched before, as far as it is still to be had; otherwise its
+	// error wraps ErrGone. What Fetch returns next does not depend on it.
+	Snapshot(ctx context.Context, rev Revision) (Snapshot, error)
 }
 
 // Snapshot is one source's tree at one revision. It is immutable and safe for concurrent use.
@@ -50,6 +61,8 @@ type Snapshot struct {
 	Committed time.Time
 	Author    string
 	Message   string
+	// Signatures are those that were asked for and found good; empty when none was asked for.
+	Signatures []Signature
 	// Files is the tree. Paths that leave the tree, symbolic links among them, are refused.
 	Files fs.FS
 	// History says how the revision relates to the one that was had before.
@@ -72,3 +85,39 @@ const (
 	Unrelated   History = "unrelated"    // no common ancestor
 	Switched    History = "switched"     // another branch or tag was selected, by semver or by settings
 )
+
+// Signature is one that was verified.
+type Signature struct {
+	// Object is what is signed: "commit" or "tag NAME".
+	Object string
+	// Format is OpenPGP or SSH, Key the fingerprint of the key.
+	Format, Key string
+	// Name is who the key says that it belongs to; it may be empty.
+	Name string
+}
+
+// String is "commit signed by Ada <ada@example.com> (OpenPGP key 0123…)".
+func (s Signature) String() string {
+	key := s.Format + " key " + s.Key
+	if s.Name != "" {
+		key = s.Name + " (" + key + ")"
+	}
+	return s.Object + " signed by " + key
+}
+
+// Refusal is the error of Fetch about a revision that is there and may not be used, because nobody who is trusted
+// vouches for it.
+type Refusal struct {
+	Source   string
+	Revision Revision
+	Ref      string
+	// Author and Message (its first line) describe the commit, as far as that can be told.
+	Author, Message string
+	// Object is what is refused: "commit" or "tag NAME". Reason is one word for it, Key what signed it; empty
+	// where nothing did.
+	Object, Reason, Key string
+	// Text says all of it, and what to do.
+	Text string
+}
+
+func (r *Refusal) Error() string { return r.Text }

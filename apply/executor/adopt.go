@@ -26,10 +26,14 @@ func (n *Node) adopt(ctx context.Context, began time.Time, found []runtimes.Cont
 	}
 	n.mu.Lock()
 	known := maps.Clone(n.pods)
+	maps.DeleteFunc(n.dropped, func(_ string, at time.Time) bool { return at.Before(began) })
+	for uid := range n.dropped {
+		delete(byPod, uid) // it went while the list was on its way
+	}
 	first := !n.adopted
 	n.mu.Unlock()
-	for uid, p := range known {
-		list := byPod[uid]
+	for _, uid := range sortedUIDs(known) {
+		p, list := known[uid], byPod[uid]
 		p.tell(func() { p.listed(began, list, gap) })
 	}
 	saved := map[string]savedState{}
@@ -60,6 +64,9 @@ func (n *Node) adopt(ctx context.Context, began time.Time, found []runtimes.Cont
 	uids := slices.Collect(maps.Keys(n.pods))
 	n.adopted = true
 	n.mu.Unlock()
+	if first {
+		close(n.serving.begun)
+	}
 	if first && !n.opt.ReadOnly {
 		n.sweepStrays(ctx, append(uids, slices.Collect(maps.Keys(orphans))...))
 	}
@@ -124,6 +131,7 @@ func (n *Node) takeOver(s state, file savedState, list []runtimes.Container) {
 		return
 	}
 	n.pods[p.uid] = p
+	n.serving.podSeen(&p.seen.ObservedPod, true)
 	n.state = nil
 	for _, c := range list {
 		if c.Paused {
@@ -132,13 +140,18 @@ func (n *Node) takeOver(s state, file savedState, list []runtimes.Container) {
 	}
 	n.wakeWatchers()
 	n.mu.Unlock()
-	p.tell(p.resume)
-	n.spawn(p.run)
+	n.spawn(func() {
+		p.resume() // before anything is done: what ended meanwhile may be replaced at once
+		p.run()
+	})
 }
 
 // resume goes on with a pod that was taken over: its probes, the tail of what failed.
 func (p *pod) resume() {
 	p.readMounted()
+	if p.leaving != nil {
+		p.node.serving.wakeLeaving(p)
+	}
 	for _, c := range p.containers {
 		switch {
 		case c.status == running && c.postStart == hookDone:
@@ -246,6 +259,9 @@ func (s *state) place(list []runtimes.Container) {
 			s.supersede(c)
 			c.instance = instance{status: absent}
 		}
+		if c.previous != nil && c.previous.status == running {
+			s.old, c.previous = append(s.old, c.previous), nil // by hand: only one attempt may run
+		}
 	}
 }
 
@@ -265,12 +281,18 @@ func (s *state) supersede(c *container) {
 func (s *state) recall(file savedState, haveFile bool) {
 	s.sandbox.next = max(s.sandbox.next, file.Next)
 	s.readySince = file.ReadySince
+	if file.SandboxCause != nil {
+		s.sandbox.cause = cause{*file.SandboxCause, true}
+	}
 	s.volumes.done = s.sandbox.status == running
 	if s.sandbox.status == absent && s.sandbox.next > 0 {
 		s.sandbox.status = exited // there was one
 	}
 	if !file.Deletion.IsZero() {
 		s.deletion = &deletion{deadline: file.Deletion}
+	}
+	if !file.Leaving.IsZero() {
+		s.leaving = &leaving{since: file.Leaving}
 	}
 	if e := file.Ending; e != nil {
 		s.ending = &ending{phase: corev1.PodPhase(e.Phase), reason: e.Reason, message: e.Message, deadline: e.Deadline}
@@ -284,6 +306,9 @@ func (s *state) recall(file savedState, haveFile bool) {
 			c.crash = f.Crash
 			if c.last.Finished.IsZero() || same && c.last.Finished.Equal(f.Last.Finished) {
 				c.last = f.Last
+			}
+			if f.Cause != nil && f.Next == c.next {
+				c.cause = cause{*f.Cause, true}
 			}
 		}
 		switch {
@@ -323,8 +348,10 @@ func (p *pod) listed(began time.Time, list []runtimes.Container, gap bool) {
 		c, ok := found[s.id]
 		switch {
 		case !ok:
+			p.blame(&s.cause, "", plan.Disturbance{By: plan.ByUnknown, Action: "unseen", What: "is gone, and nothing told of it", At: now})
 			p.sandboxRemoved(now)
 		case !c.Running && s.status == running:
+			p.blame(&s.cause, "", p.node.unseenEnd(c.ExitCode, c.OOM, s.started, c.FinishedAt))
 			p.sandboxDied(c.FinishedAt)
 		case c.Running:
 			wired := s.wired && s.pid == c.PID
@@ -334,15 +361,21 @@ func (p *pod) listed(began time.Time, list []runtimes.Container, gap bool) {
 		}
 	}
 	for _, c := range p.containers {
+		if last := c.previous; last != nil && last.touched.Before(began) && found[last.id].Running {
+			p.old, c.previous = append(p.old, last), nil // by hand: only one attempt may run
+		}
 		if c.working || c.id == "" || !c.touched.Before(began) {
 			continue
 		}
 		f, ok := found[c.id]
 		if !ok {
+			if c.status == running || c.status == created {
+				p.blame(&c.cause, c.spec.Name, plan.Disturbance{By: plan.ByUnknown, Action: "unseen", What: "is gone, and nothing told of it", At: now})
+			}
 			p.wasRemoved(c, now)
 			continue
 		}
-		c.made, c.resources = f.Created, f.Resources
+		c.resources = f.Resources
 		if c.paused != f.Paused {
 			c.paused = f.Paused
 			p.node.setPaused(c.id, f.Paused)
@@ -352,6 +385,7 @@ func (p *pod) listed(began time.Time, list []runtimes.Container, gap bool) {
 			p.hasStarted(c, f.StartedAt, f.PID)
 		case !f.Running && c.status == running:
 			c.oom = c.oom || f.OOM
+			p.blame(&c.cause, c.spec.Name, p.node.unseenEnd(f.ExitCode, c.oom, c.started, f.FinishedAt))
 			p.hasDied(c, f.ExitCode, f.FinishedAt, false)
 		}
 	}

@@ -51,6 +51,7 @@ func (p *pod) create(c *container) {
 				p.node.images.forget(spec.Image)
 			}
 			return func() {
+				p.unsure = p.unsure || unanswered(err)
 				if errors.Is(err, runtimes.ErrConflict) {
 					c.next++ // somebody else has the name
 				}
@@ -60,7 +61,7 @@ func (p *pod) create(c *container) {
 		return func() {
 			now := time.Now()
 			c.working = false
-			c.instance = instance{id: id, attempt: attempt, status: created, made: now, touched: now}
+			c.instance = instance{id: id, attempt: attempt, status: created, sandbox: sandbox, touched: now}
 			c.next = attempt + 1
 			c.reset()
 			c.image, c.imageID, c.signal = spec.Image, img.ID, body.StopSignal
@@ -169,6 +170,14 @@ func (n *Node) startContainer(id string, nonRoot bool) (pid int, err error) {
 	}
 	err = n.opt.Engine.Start(ctx, id)
 	release()
+	if err != nil && !errors.Is(err, runtimes.ErrNotFound) && !errors.Is(err, runtimes.ErrUnavailable) {
+		// The engine may have started it all the same, when something behind it took too long.
+		if c, e := n.opt.Engine.Inspect(ctx, id); errors.Is(e, runtimes.ErrUnavailable) {
+			return 0, e
+		} else if e == nil && !c.StartedAt.IsZero() {
+			err = nil
+		}
+	}
 	if err != nil || !nonRoot {
 		return 0, err
 	}
@@ -193,7 +202,7 @@ func (p *pod) hasStarted(c *container, at time.Time, pid int) {
 	if c.status == running || c.status == exited {
 		return // known already, or over already
 	}
-	if at.IsZero() {
+	if at = past(at); at.IsZero() {
 		at = time.Now()
 	}
 	c.status, c.started, c.ended = running, at, time.Time{}
@@ -270,7 +279,7 @@ func (p *pod) hasDied(c *container, code int, at time.Time, startFailed bool) {
 	if c.status == exited {
 		return
 	}
-	if at.IsZero() {
+	if at = past(at); at.IsZero() {
 		at = time.Now()
 	}
 	c.status, c.code, c.ended, c.pid, c.paused = exited, code, at, 0, false

@@ -26,6 +26,7 @@ const (
 	doTerm          verb = "send stop signal"
 	doKill          verb = "send SIGKILL"
 	doRemove        verb = "remove container"
+	doLeft          verb = "begin the grace period"
 	doEnd           verb = "end pod"
 	doFinish        verb = "finish pod"
 	doDelete        verb = "delete pod"
@@ -100,7 +101,7 @@ func (d *decider) decide() {
 		}
 		return
 	case s.ending != nil:
-		if d.stopAll(s.ending.deadline) && d.quiet() {
+		if d.left() && d.stopAll(s.ending.deadline) && d.quiet() {
 			d.add(action{do: doFinish})
 		}
 		return
@@ -118,6 +119,9 @@ func (d *decider) decide() {
 		return
 	}
 	if s.sandbox.status == exited {
+		if s.held && s.sandbox.cause.left() {
+			return
+		}
 		// Without its namespaces the pod is made anew, as in Kubernetes.
 		if d.stopAll(d.now.Add(s.grace())) && d.quiet() && d.due(s.sandbox.notBefore) {
 			d.add(action{do: doNewSandbox})
@@ -204,6 +208,7 @@ func (d *decider) run(c *container) {
 			d.add(action{do: doStart, c: c})
 		}
 	case c.status == exited && !s.restarts(c, c.code):
+	case c.status == exited && s.held && c.cause.left():
 	default:
 		if (s.sandbox.status == created || s.sandbox.status == running) && s.volumes.done && d.due(c.wait) {
 			d.add(action{do: doCreate, c: c})
@@ -279,9 +284,21 @@ func (d *decider) sweep() {
 	}
 }
 
+// left reports whether containers may be stopped: the pod is out of the routes, or has waited long enough.
+func (d *decider) left() bool {
+	l := d.s.leaving
+	switch {
+	case l == nil:
+		return true
+	case d.due(l.until):
+		d.add(action{do: doLeft})
+	}
+	return false
+}
+
 func (d *decider) delete() {
 	s := d.s
-	if !d.stopAll(s.deletion.deadline) || !d.quiet() || s.deletion.busy || s.deletion.gone {
+	if !d.left() || !d.stopAll(s.deletion.deadline) || !d.quiet() || s.deletion.busy || s.deletion.gone {
 		return
 	}
 	if d.due(s.deletion.retryAt) {

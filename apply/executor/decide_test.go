@@ -24,12 +24,12 @@ func TestDecide(t *testing.T) {
 	}
 	up := func(s *state) {
 		s.volumes.done = true
-		s.sandbox.instance, s.sandbox.wired = instance{id: "box", status: running, made: now}, true
+		s.sandbox.instance, s.sandbox.wired = instance{id: "box", status: running}, true
 	}
 	runs := func(s *state, names ...string) {
 		for _, name := range names {
 			c := s.container(name)
-			c.instance = instance{id: name, status: running, made: now, started: now}
+			c.instance = instance{id: name, status: running, started: now}
 			c.next, c.postStart, c.begun, c.ready = 1, hookDone, true, true
 		}
 	}
@@ -44,14 +44,14 @@ func TestDecide(t *testing.T) {
 		set  func(s *state)
 	}{
 		{"nothing is there", func(*state) {}},
-		{"the sandbox is created, volumes are not ready", func(s *state) { s.sandbox.instance = instance{id: "box", status: created, made: now} }},
+		{"the sandbox is created, volumes are not ready", func(s *state) { s.sandbox.instance = instance{id: "box", status: created} }},
 		{"the sandbox is created, volumes are ready", func(s *state) {
 			s.volumes.done = true
-			s.sandbox.instance = instance{id: "box", status: created, made: now}
+			s.sandbox.instance = instance{id: "box", status: created}
 		}},
 		{"the init container is created", func(s *state) {
 			up(s)
-			s.container("init").instance = instance{id: "init", status: created, made: now}
+			s.container("init").instance = instance{id: "init", status: created}
 		}},
 		{"the init container runs", func(s *state) { up(s); runs(s, "init") }},
 		{"the init container succeeded", func(s *state) { up(s); ended(s, "init", 0) }},
@@ -96,6 +96,37 @@ func TestDecide(t *testing.T) {
 			s.created = now.Add(-time.Minute)
 		}},
 		{"deletion begins", func(s *state) { everything(s); s.deletion = &deletion{deadline: now.Add(30 * time.Second)} }},
+		{"deletion waits to be out of the routes", func(s *state) {
+			everything(s)
+			s.deletion = &deletion{deadline: now.Add(25 * time.Second)}
+			s.leaving = &leaving{since: now.Add(-5 * time.Second), until: now.Add(2 * time.Second)}
+		}},
+		{"deletion is out of the routes", func(s *state) {
+			everything(s)
+			s.deletion = &deletion{deadline: now.Add(25 * time.Second)}
+			s.leaving = &leaving{since: now.Add(-5 * time.Second)}
+		}},
+		{"deletion has waited long enough to be out of the routes", func(s *state) {
+			everything(s)
+			s.deletion = &deletion{deadline: now.Add(25 * time.Second)}
+			s.leaving = &leaving{since: now.Add(-5 * time.Second), until: now}
+		}},
+		{"a container crashed while deletion waits to be out of the routes", func(s *state) {
+			everything(s)
+			ended(s, "web", 1)
+			s.deletion = &deletion{deadline: now.Add(25 * time.Second)}
+			s.leaving = &leaving{since: now.Add(-5 * time.Second), until: now.Add(2 * time.Second)}
+		}},
+		{"it was evicted and waits to be out of the routes", func(s *state) {
+			everything(s)
+			s.ending = &ending{phase: corev1.PodFailed, deadline: now}
+			s.leaving = &leaving{since: now, until: now.Add(2 * time.Second)}
+		}},
+		{"it was evicted and is out of the routes", func(s *state) {
+			everything(s)
+			s.ending = &ending{phase: corev1.PodFailed, deadline: now}
+			s.leaving = &leaving{since: now}
+		}},
 		{"deletion has sent the signals", func(s *state) {
 			everything(s)
 			s.deletion = &deletion{deadline: now.Add(30 * time.Second)}

@@ -1,10 +1,14 @@
 package executor
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/fairlead-dev/fairlead/runtimes"
 )
 
 // delete makes the pod stop and go. Doing it again changes nothing.
@@ -18,15 +22,22 @@ func (p *pod) delete() {
 	for _, c := range p.containers {
 		c.probing = false
 	}
+	p.leave()
 	p.save() // before anything is stopped
 }
 
 // removeAll removes everything that was made for the pod, when nothing of it runs any more.
 func (p *pod) removeAll() {
 	p.deletion.busy = true
-	ids := p.ids()
+	ids, unsure := p.ids(), p.unsure
 	p.begin(func() func() {
-		err := p.node.removeEverything(p.uid, ids)
+		var err error
+		if unsure {
+			ids, err = p.node.idsOf(p.uid)
+		}
+		if err == nil {
+			err = p.node.removeEverything(p.uid, ids)
+		}
 		return func() {
 			p.deletion.busy = false
 			if err != nil {
@@ -41,11 +52,33 @@ func (p *pod) removeAll() {
 	})
 }
 
+// unanswered reports whether the outcome of a call is unknown.
+func unanswered(err error) bool {
+	return errors.Is(err, runtimes.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// idsOf asks the engine which containers a pod has. A container that stayed behind would be taken for a pod to adopt.
+func (n *Node) idsOf(uid string) ([]string, error) {
+	ctx, cancel := n.call()
+	defer cancel()
+	found, err := n.opt.Engine.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the pod's containers: %w", err)
+	}
+	var ids []string
+	for _, c := range found {
+		if c.UID == uid {
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids, nil
+}
+
 // ids are the pod's containers on the engine, the sandbox last.
 func (p *pod) ids() []string {
 	var ids []string
 	add := func(i *instance) {
-		if i != nil && i.id != "" {
+		if i != nil && i.id != "" && !slices.Contains(ids, i.id) { // one that is replaced is both the newest and the previous attempt
 			ids = append(ids, i.id)
 		}
 	}

@@ -36,6 +36,18 @@ func (n *Node) Do(ctx context.Context, s plan.Step) error {
 		return n.doUpdate(ctx, a)
 	case plan.DeletePod:
 		return n.doDelete(ctx, a)
+	case plan.MovePod:
+		return n.doMove(ctx, a)
+	case plan.SetService:
+		return n.doSetService(ctx, a.Service)
+	case plan.DeleteService:
+		return n.doDeleteService(ctx, a)
+	case plan.SetEndpoints:
+		return n.doSetEndpoints(ctx, a.Endpoints)
+	case plan.DeleteEndpoints:
+		return n.doDeleteEndpoints(ctx, a)
+	case plan.WaitHealthy:
+		return errors.New("what waits for other objects is not a node's to carry out: observe and plan again")
 	}
 	return fmt.Errorf("the operation %q is not known", s.Op)
 }
@@ -92,12 +104,21 @@ func (n *Node) doCreate(ctx context.Context, pod *plan.Pod) error {
 func (n *Node) pause(ctx context.Context, changed <-chan struct{}) error {
 	select {
 	case <-changed:
-		return nil
 	case <-ctx.Done():
-		return ctx.Err()
 	case <-n.ctx.Done():
+	}
+	return n.over(ctx)
+}
+
+// over returns why nothing is waited for any more, though something else may have come at the same time; nil when it goes on.
+func (n *Node) over(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if n.ctx.Err() != nil {
 		return errClosed
 	}
+	return nil
 }
 
 // until waits until the view of the pod satisfies done.
@@ -136,6 +157,7 @@ func (n *Node) reserve(pod *plan.Pod) (p *pod, isNew bool, err error) {
 	p = n.newPod(newState(pod, newUID(), ip, time.Now().Round(0)))
 	p.prime()
 	n.pods[p.uid] = p
+	n.serving.podSeen(&p.seen.ObservedPod, false)
 	n.state = nil
 	return p, true, nil
 }
@@ -168,6 +190,7 @@ func newUID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
+// doWait waits until the pod is ready, and until the registries have it: what is to go when it is ready may go then.
 func (n *Node) doWait(ctx context.Context, a plan.WaitReady) error {
 	p := n.find(a.Pod)
 	if p == nil {
@@ -182,6 +205,7 @@ func (n *Node) doWait(ctx context.Context, a plan.WaitReady) error {
 	for {
 		v, changed := p.view()
 		var steady <-chan time.Time
+		var progress <-chan struct{}
 		switch {
 		case v.gone || v.Terminating:
 			return fmt.Errorf("wait for pod %s: %w", a.Pod, errGone)
@@ -190,23 +214,32 @@ func (n *Node) doWait(ctx context.Context, a plan.WaitReady) error {
 		case v.Phase == corev1.PodSucceeded:
 			return nil
 		case v.Ready:
-			left := a.MinReady - time.Since(v.ReadySince)
-			if left <= 0 {
+			now := time.Now()
+			until := v.ReadySince.Add(a.MinReady)
+			var routed time.Time
+			if routed, progress = n.serving.entering(p.uid, now); routed.After(until) {
+				until = routed
+			}
+			if routed.IsZero() && !until.After(now) {
 				return nil
 			}
-			t := time.NewTimer(left)
+			t := time.NewTimer(until.Sub(now))
 			defer t.Stop()
 			steady = t.C
 		}
 		select {
 		case <-changed:
+		case <-progress:
 		case <-steady:
 		case <-late:
-			return notReady(a.Pod, v, "it did not become ready in time")
+			if ctx.Err() == nil && n.ctx.Err() == nil {
+				return notReady(a.Pod, v, "it did not become ready in time")
+			}
 		case <-ctx.Done():
-			return ctx.Err()
 		case <-n.ctx.Done():
-			return errClosed
+		}
+		if err := n.over(ctx); err != nil {
+			return err
 		}
 	}
 }
@@ -248,6 +281,9 @@ func (n *Node) doUpdate(ctx context.Context, a plan.UpdatePod) error {
 		return fmt.Errorf("update pod %s: it does not exist", a.Pod.PodKey)
 	}
 	v, _ := p.view()
+	if v.Application != a.Pod.Application {
+		return fmt.Errorf("update pod %s: it belongs to application %s, not to %s", a.Pod.PodKey, v.Application, a.Pod.Application)
+	}
 	if !sameContainers(v.Spec, a.Pod.Spec) {
 		return fmt.Errorf("update pod %s: its containers are others: it has to be replaced: %w", a.Pod.PodKey, runtimes.ErrInvalid)
 	}
@@ -288,7 +324,7 @@ func (n *Node) doDelete(ctx context.Context, a plan.DeletePod) error {
 	n.mu.Lock()
 	var goes []*pod
 	for _, uid := range sortedUIDs(n.pods) {
-		if p := n.pods[uid]; p.key == a.Pod && (a.UID == "" || a.UID == uid) {
+		if p := n.pods[uid]; p.key == a.Pod && (a.UID == "" || a.UID == uid) && (a.Application == "" || a.Application == p.seen.Application) {
 			goes = append(goes, p)
 		}
 	}
@@ -305,4 +341,39 @@ func (n *Node) doDelete(ctx context.Context, a plan.DeletePod) error {
 		}
 	}
 	return nil
+}
+
+// doMove makes a pod one of another application. Nothing on the engine changes: the labels of its containers name the
+// application that they were made for, and the node's own record of the pod says whose it is.
+func (n *Node) doMove(ctx context.Context, a plan.MovePod) error {
+	if err := n.answering(); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	p := n.pods[a.UID]
+	n.mu.Unlock()
+	if p == nil || p.key != a.Pod {
+		return fmt.Errorf("move pod %s to application %s: it does not exist", a.Pod, a.To)
+	}
+	p.tell(func() { p.move(a.From, a.To) })
+	return p.until(ctx, func(v *view) (bool, error) {
+		switch {
+		case v.gone || v.Terminating:
+			return false, fmt.Errorf("move pod %s to application %s: %w", a.Pod, a.To, errGone)
+		case v.Application != a.From && v.Application != a.To:
+			return false, fmt.Errorf("move pod %s from application %s to %s: it belongs to application %s", a.Pod, a.From, a.To, v.Application)
+		}
+		return v.Application == a.To, nil
+	})
+}
+
+// move makes the pod one of another application.
+func (p *pod) move(from, to string) {
+	if p.state.pod.Application != from || p.deletion != nil {
+		return
+	}
+	now := *p.state.pod
+	now.Application = to
+	p.respec(&now)
+	p.normal("", "Moved", "Pod moves from application %s to application %s", from, to)
 }

@@ -5,9 +5,10 @@ import (
 	"time"
 
 	"github.com/fairlead-dev/fairlead/plan"
+	"github.com/fairlead-dev/fairlead/render/object"
 )
 
-// Event is something that happened to a pod, in Kubernetes' words.
+// Event is something that happened to a pod or a Service, in Kubernetes' words.
 type Event struct {
 	Time time.Time
 	// Warning is true for what needs attention.
@@ -16,10 +17,23 @@ type Event struct {
 	Pod         plan.PodKey
 	UID         string
 	Container   string // empty when it concerns the whole pod
+	// Service is what the event is about when it is about no pod.
+	Service object.Ref
 	// Reason is one CamelCase word, for example Pulled, Created, Started, Killing, BackOff, Unhealthy,
 	// FailedMount; Message a sentence.
 	Reason  string
 	Message string
+	// By and Action are set for what was not asked for, as in plan.Disturbance.
+	By     plan.By
+	Action string
+}
+
+// Ref names what it happened to.
+func (e Event) Ref() object.Ref {
+	if !e.Service.IsZero() {
+		return e.Service
+	}
+	return e.Pod.Ref()
 }
 
 // Type returns Kubernetes' word: Normal or Warning.

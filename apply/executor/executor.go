@@ -8,7 +8,8 @@
 // drive everything.
 //
 // The engine is the record: labels say what a pod is, and its containers say what became of it. What
-// changes while a pod lives (deadlines, in-place updates) is in small files below StateDir.
+// changes while a pod lives (deadlines, in-place updates) is in small files below StateDir, and so is
+// every Service: serving.go joins Services and pods to what the node's registries are set to.
 package executor
 
 import (
@@ -41,6 +42,9 @@ type Network interface {
 	Allocate(used []netip.Addr) (netip.Addr, error)
 	// Attach wires the network namespace of process pid; doing it again changes nothing.
 	Attach(ctx context.Context, pid int, uid string, ip netip.Addr) error
+	// Adopt changes the network namespace of process pid, which the engine wired, so that its packets to other pods go
+	// through the host; doing it again changes nothing.
+	Adopt(ctx context.Context, pid int) error
 	// Detach removes a pod's link; a missing one is not an error.
 	Detach(ctx context.Context, uid string) error
 	// Strays removes the links of pods that are not in keep.
@@ -93,6 +97,9 @@ type Options struct {
 	// Config looks up a ConfigMap or Secret as it is desired now. It is asked for what a pod needs when the
 	// pod was adopted after a restart, because values are not kept in files. It may be nil.
 	Config func(object.Ref) (plan.Config, bool)
+	// Suspended reports whether an object is left as it is: then what is done by hand to containers of its pods stays. It
+	// may be nil, and must not call the Node. Recheck has the pods ask again.
+	Suspended func(owner object.Ref) bool
 	// Slots bounds how many containers are created, started or removed at a time; 0 means twice the
 	// engine's processors.
 	Slots int
@@ -100,16 +107,23 @@ type Options struct {
 	OnEvent func(Event)
 	// OnTrouble is told of errors that concern no pod. It must not block.
 	OnTrouble func(error)
+	// Registries are what the node's Services are served by.
+	Registries []Registered
+	// Gather is how long changes are gathered before a registry is set to them, so that those that come together, as a
+	// list of the engine's containers brings them, are one; 0 sets a registry at once.
+	Gather time.Duration
 }
 
 // Node runs pods on one engine. Its methods may be called from any goroutine.
 type Node struct {
-	opt    Options
-	images *images
-	prober Prober
-	probes *probes.Manager
+	opt     Options
+	images  *images
+	prober  Prober
+	probes  *probes.Manager
+	serving *serving
 	// lowestOOM is the lowest oom_score_adj that containers can have here.
 	lowestOOM int
+	ground    ground
 
 	// ctx ends with Close: nothing new begins. calls ends a while later: what changes the engine may
 	// finish until then.
@@ -120,7 +134,8 @@ type Node struct {
 	wg          sync.WaitGroup
 
 	relist chan struct{} // asks for a complete list
-	synced chan struct{} // closed after the first attempt to list and, where it succeeded, adopt
+	synced chan struct{} // closed by sync
+	sync   func()        // called after the first attempt to list and, where it succeeded, adopt; and again
 
 	mu       sync.Mutex
 	slots    chan struct{}
@@ -128,8 +143,10 @@ type Node struct {
 	pods     map[string]*pod // by UID
 	stale    bool
 	staleErr error                // why the engine does not answer
+	away     time.Time            // when it was last found not to answer, after it had; zero when it never was
 	gap      bool                 // events may have been lost since the last list
 	adopted  bool                 // the engine was listed with success
+	dropped  map[string]time.Time // pods that are gone, since when: an older list says nothing of them
 	orphans  map[string]time.Time // pods whose containers nobody knows, since when
 	paused   map[string]bool      // ids of containers that somebody paused
 	state    *plan.NodeState      // nil when it has to be built again
@@ -159,14 +176,26 @@ func New(o Options) (*Node, error) {
 	if o.Config == nil {
 		o.Config = func(object.Ref) (plan.Config, bool) { return plan.Config{}, false }
 	}
+	if o.Suspended == nil {
+		o.Suspended = func(object.Ref) bool { return false }
+	}
+	files := serviceFiles{dir: filepath.Join(o.StateDir, "services")}
 	if !o.ReadOnly {
+		if err := files.make(); err != nil {
+			return nil, err
+		}
 		if err := os.MkdirAll(filepath.Join(o.StateDir, "pods"), 0o700); err != nil {
 			return nil, fmt.Errorf("make the directory for pods: %w", err)
+		}
+		for _, dir := range []string{"pods", "services"} {
+			if err := removeHalfWritten(filepath.Join(o.StateDir, dir)); err != nil {
+				return nil, fmt.Errorf("remove what was written by half: %w", err)
+			}
 		}
 	}
 	n := &Node{
 		opt: o, pods: map[string]*pod{}, watchers: map[chan struct{}]struct{}{}, stale: true, gap: true,
-		staleErr: errUnseen, paused: map[string]bool{},
+		staleErr: errUnseen, paused: map[string]bool{}, dropped: map[string]time.Time{},
 		relist: make(chan struct{}, 1), synced: make(chan struct{}),
 		slots: make(chan struct{}, max(o.Slots, 1)),
 	}
@@ -179,6 +208,14 @@ func New(o Options) (*Node, error) {
 		n.prober = probes.NewRunner(n.execForProbe)
 	}
 	n.probes = probes.NewManager(watchedProber{n}, n.onVerdict)
+	n.sync = sync.OnceFunc(func() { close(n.synced) })
+	n.serving = newServing(o.ID, files, o.Registries)
+	n.serving.load(o.OnTrouble)
+	if !o.ReadOnly {
+		for _, r := range n.serving.registries {
+			n.wg.Go(func() { n.keep(r) })
+		}
+	}
 	n.wg.Go(n.follow)
 	n.wg.Go(n.lists)
 	return n, nil
@@ -211,6 +248,9 @@ func (n *Node) call() (context.Context, context.CancelFunc) {
 
 // slot waits for one of the node's slots for heavy calls and returns how to give it back.
 func (n *Node) slot(ctx context.Context) (release func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err // also where a slot is free
+	}
 	n.mu.Lock()
 	slots := n.slots
 	n.mu.Unlock()
@@ -219,6 +259,15 @@ func (n *Node) slot(ctx context.Context) (release func(), err error) {
 		return func() { <-slots }, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	}
+}
+
+// Recheck has every pod look again at what is to be done, because something changed that no event tells of.
+func (n *Node) Recheck() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range n.pods {
+		p.tell(func() {})
 	}
 }
 

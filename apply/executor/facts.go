@@ -13,7 +13,10 @@ import (
 // facts are what a pod can ask about itself and its node, in variables and in volumes. A pod on the
 // host's network has the host's addresses.
 func (n *Node) facts(pod *plan.Pod, uid, ip string) environment.Facts {
-	f := environment.Facts{UID: uid, HostIPs: n.opt.HostIPs, NodeName: string(n.opt.ID), Allocatable: n.allocatable()}
+	f := environment.Facts{
+		UID: uid, HostIPs: n.opt.HostIPs, NodeName: string(n.opt.ID), Allocatable: n.allocatable(),
+		Services: n.serving.inNamespace(pod.Namespace),
+	}
 	switch {
 	case pod.Spec.HostNetwork:
 		f.PodIPs = n.opt.HostIPs

@@ -1,9 +1,12 @@
 package executor
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,6 +130,28 @@ func TestDaemonDiesAtEveryCall(t *testing.T) {
 	}
 }
 
+// TestWhatAnEngineMadeWithoutSayingSoGoesWithItsPod deletes a pod while the engine does not answer that it has created a
+// container: what it made is found and removed. A sandbox that stayed would bring the pod back.
+func TestWhatAnEngineMadeWithoutSayingSoGoesWithItsPod(t *testing.T) {
+	for nth, name := range []string{"sandbox", "container"} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.engine.Break(fake.Fault{Kind: fake.CallCreate, Nth: nth + 1, Hang: true, After: true})
+				go func() { _ = w.do(plan.CreatePod{Pod: onePod("p")}) }()
+				sleep(time.Second)
+				w.must(plan.DeletePod{Pod: key("p")})
+				if all := w.engine.Containers(); len(all) != 0 {
+					t.Errorf("left over: %v", all)
+				}
+				sleep(10 * time.Minute)
+				if s, err := w.node.Observe(w.t.Context()); err != nil || len(s.Pods) != 0 || len(w.running()) != 0 {
+					t.Errorf("the pod is back: %v, running %v, %v", s.Pods, w.running(), err)
+				}
+			})
+		})
+	}
+}
+
 func TestEngineThatIsAwayIsStale(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.must(plan.CreatePod{Pod: onePod("p")})
@@ -145,6 +170,57 @@ func TestEngineThatIsAwayIsStale(t *testing.T) {
 		w.expect("p", "Running ready=true [web running]")
 		w.restart()
 		w.expect("p", "Running ready=true [web running]")
+	})
+}
+
+// TestEngineThatHangsIsStale holds how soon an engine that answers nothing counts as one that does not answer, at the
+// start of the daemon too, and that a slow one, which takes longer than that to list, never does.
+func TestEngineThatHangsIsStale(t *testing.T) {
+	t.Run("hangs", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.must(plan.CreatePod{Pod: onePod("p")})
+			synctest.Wait()
+			mend := w.engine.Break(fake.Fault{Hang: true})
+			sleep(beatEvery + silence + time.Second)
+			s, err := w.node.Observe(w.t.Context())
+			if err == nil || !s.Stale || len(s.Pods) != 1 {
+				t.Errorf("%+v, %v", s, err)
+			}
+			mend()
+			sleep(time.Minute)
+			w.expect("p", "Running ready=true [web running]")
+			if s, err := w.node.Observe(w.t.Context()); err != nil || s.Stale {
+				t.Errorf("afterwards: stale %t, %v", s.Stale, err)
+			}
+		})
+	})
+	t.Run("hangs at the start", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			synctest.Wait()
+			w.engine.Break(fake.Fault{Hang: true})
+			w.restart()
+			ctx, cancel := context.WithTimeout(w.t.Context(), silence+time.Second)
+			defer cancel()
+			if s, err := w.node.Observe(ctx); err == nil || ctx.Err() != nil || !s.Stale {
+				t.Errorf("%+v, %v", s, err)
+			}
+			w.engine.Mend()
+		})
+	})
+	t.Run("slow", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.must(plan.CreatePod{Pod: onePod("p")})
+			synctest.Wait()
+			w.engine.Break(fake.Fault{Kind: fake.CallList, Delay: listTimeout - time.Second})
+			w.engine.Break(fake.Fault{Kind: fake.CallInfo, Delay: silence - heedAfter - beatTimeout - time.Second})
+			for range 600 {
+				sleep(time.Second)
+				if s, err := w.node.Observe(w.t.Context()); err != nil || s.Stale {
+					t.Fatalf("stale %t, %v", s.Stale, err)
+				}
+			}
+			w.engine.Mend()
+		})
 	})
 }
 
@@ -177,6 +253,40 @@ func TestLostEvents(t *testing.T) {
 		sleep(3 * time.Minute)
 		w.expect("p", "Running ready=true [web running restarts=1]")
 	})
+}
+
+// TestAnEarlierAttemptThatRunsIsRemoved has somebody start the container before the newest, and nobody hears of it: its
+// event is lost, or the daemon is away.
+func TestAnEarlierAttemptThatRunsIsRemoved(t *testing.T) {
+	for name, start := range map[string]func(w *world, id string){
+		"lost event": func(w *world, id string) {
+			w.engine.DropEvents(true)
+			w.engine.Hand().Start(id)
+			w.engine.DropEvents(false)
+		},
+		"daemon away": func(w *world, id string) {
+			w.close()
+			w.engine.Hand().Start(id)
+			w.open()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.must(plan.CreatePod{Pod: onePod("p")})
+				first := w.find("p", "web").ID
+				w.engine.Hand().Exit(first, 1)
+				sleep(time.Minute)
+				start(w, first)
+				sleep(5 * time.Minute)
+				for _, c := range w.engine.Containers() {
+					if c.ID == first {
+						t.Errorf("the first attempt is still there: running %t", c.Running)
+					}
+				}
+				w.expect("p", "Running ready=true [web running restarts=1]")
+			})
+		})
+	}
 }
 
 func TestDeletionGoesOnAfterRestart(t *testing.T) {
@@ -376,6 +486,88 @@ func TestChaos(t *testing.T) {
 				sleep(time.Minute)
 				if all := w.engine.Containers(); len(all) != 1 || all[0].ID != foreign || !all[0].Running {
 					t.Errorf("left: %v", all)
+				}
+			})
+		})
+	}
+}
+
+// A list that took long shows a pod that was deleted meanwhile: it stays deleted.
+func TestALateListBringsNoPodBack(t *testing.T) {
+	inWorld(t, func(w *world) {
+		pod := onePod("p")
+		w.must(plan.CreatePod{Pod: pod})
+		began := time.Now()
+		late, err := w.engine.List(w.t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		w.must(plan.DeletePod{Pod: pod.PodKey})
+		w.node.adopt(w.t.Context(), began, late, false)
+		time.Sleep(5 * time.Minute)
+		if all := w.engine.Containers(); len(all) > 0 {
+			t.Errorf("%d containers are there of a pod that was deleted: %+v", len(all), all)
+		}
+		if s, err := w.node.Observe(w.t.Context()); err != nil || len(s.Pods) > 0 {
+			t.Errorf("pods %+v, %v", s.Pods, err)
+		}
+	})
+}
+
+// The engine's clock may be another one, and may be set: what runs runs on, and what ends is started again in time.
+func TestTheClockOfTheEngineIsAnother(t *testing.T) {
+	for _, ahead := range []time.Duration{-time.Hour, -90 * time.Second, 90 * time.Second, time.Hour} {
+		t.Run(ahead.String(), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.must(plan.CreatePod{Pod: onePod("p")})
+				w.engine.SetClock(ahead)
+				w.must(plan.CreatePod{Pod: onePod("q")})
+				w.engine.SetClock(ahead / 2)
+				time.Sleep(10 * time.Minute)
+				w.restart()
+				time.Sleep(10 * time.Minute)
+				for _, c := range w.engine.Containers() {
+					if c.Attempt != 0 || !c.Running {
+						t.Errorf("%s was made again, or does not run: %+v", c.Name, c.Container)
+					}
+				}
+				for _, pod := range []string{"p", "q"} {
+					w.engine.Hand().Exit(w.find(pod, "web").ID, 1)
+				}
+				time.Sleep(time.Minute)
+				for _, pod := range []string{"p", "q"} {
+					w.expect(pod, "Running ready=true [web running restarts=1]")
+				}
+			})
+		})
+	}
+}
+
+// TestStartFailsAndStarted has the engine say that a container could not be started which it started, as it does when
+// something behind it takes too long: the container runs once, whether it goes on or has ended by then.
+func TestStartFailsAndStarted(t *testing.T) {
+	for name, c := range map[string]struct {
+		exits bool
+		phase corev1.PodPhase
+	}{"it runs on": {false, corev1.PodRunning}, "it ended at once": {true, corev1.PodSucceeded}} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.engine.AddImage("app", fake.Image{Present: true, Process: fake.Process{Exits: c.exits}})
+				w.engine.Break(fake.Fault{Kind: fake.CallStart, Nth: 2, Err: errors.New("context deadline exceeded"), After: true}) // the first is the sandbox's
+				w.eventually("create", plan.CreatePod{Pod: onePod("p", func(s *corev1.PodSpec) { s.RestartPolicy = corev1.RestartPolicyNever })})
+				sleep(time.Minute)
+				if p := w.observe("p"); p.Phase != c.phase || p.Containers[0].Restarts != 0 || strings.Contains(w.story(""), "Drift") {
+					t.Errorf("the pod is %s\n%s", line(p), w.story(""))
+				}
+				starts := 0
+				for _, m := range w.mutations() {
+					if strings.Contains(m, "start") && strings.Contains(m, "web") {
+						starts++
+					}
+				}
+				if starts != 1 {
+					t.Errorf("the container was started %d times:\n%s", starts, strings.Join(w.mutations(), "\n"))
 				}
 			})
 		})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/plan"
@@ -19,9 +20,15 @@ const (
 	// listEvery is how often everything is listed though nothing seems to be missed. It finds an engine
 	// that hangs, events that were lost in silence, and a network that was taken away.
 	listEvery = 2 * time.Minute
-	// beatEvery is how often the engine is asked whether it is there.
-	beatEvery   = 20 * time.Second
-	beatTimeout = 10 * time.Second
+	// beatEvery is how often the engine is asked whether it is there. One that does not say so within beatTimeout is
+	// suspected, and asked for everything.
+	beatEvery   = 5 * time.Second
+	beatTimeout = 2 * time.Second
+	// silence is how long an engine may leave every question without an answer before it counts as one that does not
+	// answer. A slow engine, which takes longer to list but answers something, does not.
+	silence = 10 * time.Second
+	// heedAfter is how long a list may take before the engine is asked for something else beside it.
+	heedAfter = time.Second
 	// listRetryMax bounds the back-off while the engine does not answer.
 	listRetryMax = 15 * time.Second
 )
@@ -90,17 +97,14 @@ func (n *Node) suspect(err error) {
 // lists lists the engine's containers at first, after every gap in the events, and now and then.
 func (n *Node) lists() {
 	wait := time.Duration(0)
-	first := true
 	failures := 0
 	for {
-		n.rest(wait)
+		asked := n.rest(wait)
 		if n.ctx.Err() != nil {
-			if first {
-				close(n.synced)
-			}
+			n.sync()
 			return
 		}
-		err := n.list()
+		err := n.list(asked)
 		wait, failures = listEvery, 0
 		if err != nil {
 			failures++
@@ -108,34 +112,31 @@ func (n *Node) lists() {
 		} else if n.orphaned() {
 			wait = orphanAge
 		}
-		if first {
-			first = false
-			close(n.synced)
-		}
+		n.sync()
 	}
 }
 
 // rest waits until it is time to list again: after a while, when somebody asks, or when the engine
-// turns out to be away.
-func (n *Node) rest(wait time.Duration) {
+// turns out to be away. It returns since when a question to the engine has had no answer.
+func (n *Node) rest(wait time.Duration) (asked time.Time) {
 	until := time.Now().Add(wait)
 	for {
 		left := time.Until(until)
 		if left <= 0 {
-			return
+			return time.Now()
 		}
 		timer := time.NewTimer(min(left, beatEvery))
 		select {
 		case <-n.ctx.Done():
 			timer.Stop()
-			return
+			return time.Now()
 		case <-n.relist:
 			timer.Stop()
-			return
+			return time.Now()
 		case <-timer.C:
 		}
-		if time.Until(until) > 0 && !n.beats() {
-			return
+		if asked = time.Now(); asked.Before(until) && !n.beats() {
+			return asked
 		}
 	}
 }
@@ -148,8 +149,25 @@ func (n *Node) beats() bool {
 	return err == nil
 }
 
-// list looks at the whole engine once.
-func (n *Node) list() error {
+// heed tells of an engine that leaves a list, and what it is asked beside it, without an answer. ctx ends when the
+// list has one.
+func (n *Node) heed(ctx context.Context, asked time.Time) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(heedAfter):
+	}
+	bounded, cancel := context.WithDeadline(ctx, asked.Add(silence))
+	defer cancel()
+	_, err := n.opt.Engine.Info(bounded)
+	// An engine that refuses refuses to list, too.
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		n.turn(fmt.Errorf("no answer to anything within %v: %w", silence, err))
+	}
+}
+
+// list looks at the whole engine once, of which an answer is awaited since asked.
+func (n *Node) list(asked time.Time) error {
 	ctx, cancel := context.WithTimeout(n.ctx, listTimeout)
 	defer cancel()
 	n.mu.Lock()
@@ -157,19 +175,35 @@ func (n *Node) list() error {
 	n.gap = false
 	n.mu.Unlock()
 	began := time.Now()
+	heeding, stop := context.WithCancel(ctx)
+	var heed sync.WaitGroup
+	heed.Go(func() { n.heed(heeding, asked) })
 	err := n.look(ctx, began, gap)
+	stop()
+	heed.Wait()
 	if n.ctx.Err() != nil {
 		return err
 	}
+	if err != nil && gap {
+		n.mu.Lock()
+		n.gap = true
+		n.mu.Unlock()
+	}
+	n.turn(err)
+	return err
+}
+
+// turn keeps whether the engine answers, and why not, and tells of a change.
+func (n *Node) turn(err error) {
 	n.mu.Lock()
 	turned := n.stale != (err != nil)
-	n.stale, n.staleErr = err != nil, err
-	if err != nil && gap {
-		n.gap = true
+	if err != nil && !n.stale {
+		n.away = time.Now()
 	}
+	n.stale, n.staleErr = err != nil, err
 	pods := make([]*pod, 0, len(n.pods))
-	for _, p := range n.pods {
-		pods = append(pods, p)
+	for _, uid := range sortedUIDs(n.pods) {
+		pods = append(pods, n.pods[uid])
 	}
 	if turned {
 		n.state = nil
@@ -184,7 +218,9 @@ func (n *Node) list() error {
 			p.tell(func() {}) // what waited goes on
 		}
 	}
-	return err
+	if err != nil {
+		n.sync() // who waits for the first look is told
+	}
 }
 
 func (n *Node) look(ctx context.Context, began time.Time, gap bool) error {
@@ -199,10 +235,8 @@ func (n *Node) look(ctx context.Context, began time.Time, gap bool) error {
 	if err != nil {
 		return fmt.Errorf("list containers: %w", err)
 	}
-	if n.opt.Network != nil && !n.opt.ReadOnly {
-		if err := n.opt.Network.Ensure(ctx); err != nil {
-			n.opt.OnTrouble(err)
-		}
+	if err := n.keepNetwork(ctx); err != nil {
+		n.opt.OnTrouble(err)
 	}
 	n.adopt(ctx, began, found, gap)
 	return nil

@@ -233,8 +233,12 @@ func (i *images) fetch(ctx context.Context, ref string, secrets []plan.Config, p
 	p.listen(progress)
 	select {
 	case <-p.done:
-		return p.image, true, p.err
 	case <-ctx.Done():
+	}
+	select {
+	case <-p.done: // also where ctx ended at the same time
+		return p.image, true, p.err
+	default:
 		return runtimes.Image{}, false, ctx.Err()
 	}
 }
@@ -335,6 +339,12 @@ func newPullKey(ref string, auths []*runtimes.Auth) (pullKey, error) {
 
 // credentials are what a pull is tried with, one after the other; nil is none.
 func (i *images) credentials(ref string, secrets []plan.Config) ([]*runtimes.Auth, error) {
+	return Credentials(ref, secrets, i.n.opt.DockerConfig)
+}
+
+// Credentials returns what an image is asked for with, one after the other, nil for nobody: those of pull secrets first, then
+// those of a docker config.json, which may be empty or missing. Credential helpers are not run.
+func Credentials(ref string, secrets []plan.Config, dockerConfig string) ([]*runtimes.Auth, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
 		return nil, err
@@ -345,8 +355,8 @@ func (i *images) credentials(ref string, secrets []plan.Config) ([]*runtimes.Aut
 		return nil, err
 	}
 	found = append(found, ring.lookup(named.Name())...)
-	if i.n.opt.DockerConfig != "" {
-		data, err := os.ReadFile(i.n.opt.DockerConfig)
+	if dockerConfig != "" {
+		data, err := os.ReadFile(dockerConfig)
 		switch {
 		case errors.Is(err, os.ErrNotExist):
 		case err != nil:
@@ -354,7 +364,7 @@ func (i *images) credentials(ref string, secrets []plan.Config) ([]*runtimes.Aut
 		default:
 			var own keyring
 			if err := own.addConfigJSON(data); err != nil {
-				return nil, fmt.Errorf("credentials of registries in %s: %w", i.n.opt.DockerConfig, err)
+				return nil, fmt.Errorf("credentials of registries in %s: %w", dockerConfig, err)
 			}
 			found = append(found, own.lookup(named.Name())...)
 		}

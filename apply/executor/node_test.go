@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -346,6 +347,35 @@ func TestEviction(t *testing.T) {
 	})
 }
 
+// TestAForbiddenSysctlFailsThePod holds that what can never run is not tried for ever.
+func TestAForbiddenSysctlFailsThePod(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.engine.ForgetCalls()
+		w.must(plan.CreatePod{Pod: onePod("p", func(s *corev1.PodSpec) {
+			s.SecurityContext = &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{Name: "kernel.msgmax", Value: "1"}}}
+		})})
+		w.expect("p", "Failed ready=false SysctlForbidden [web waiting ContainerCreating]")
+		if err := w.do(plan.WaitReady{Pod: key("p")}); err == nil || !strings.Contains(err.Error(), "SysctlForbidden") {
+			t.Errorf("waiting for it: %v", err)
+		}
+		events := w.story("")
+		if n := strings.Count(events, "SysctlForbidden"); n != 1 || !strings.Contains(events, `forbidden sysctl: "kernel.msgmax" not allowlisted`) {
+			t.Errorf("events:\n%s", events)
+		}
+		sleep(time.Hour)
+		w.restart()
+		sleep(time.Hour)
+		w.expect("p", "Failed ready=false SysctlForbidden [web waiting ContainerCreating]")
+		if later := w.story(""); later != events {
+			t.Errorf("it was tried again:\n%s", later)
+		}
+		if got := w.mutations(); len(got) > 0 {
+			t.Errorf("the engine was asked for %v", got)
+		}
+		w.must(plan.DeletePod{Pod: key("p"), UID: w.observe("p").UID})
+	})
+}
+
 func TestUpdateInPlace(t *testing.T) {
 	inWorld(t, func(w *world) {
 		ref := object.Ref{Kind: "ConfigMap", Namespace: "ns", Name: "settings"}
@@ -495,6 +525,47 @@ func TestNetworkIsMadeAgain(t *testing.T) {
 	})
 }
 
+// TestAClearedNetworkStaysAway holds that what was cleared away is not made by a list, but by the pod that needs it,
+// before its sandbox is made: the engine joins one with ports to it.
+func TestAClearedNetworkStaysAway(t *testing.T) {
+	inWorld(t, func(w *world) {
+		cleared := 0
+		if err := w.node.Clear(t.Context(), func(context.Context) error { cleared++; return nil }); err != nil || cleared != 1 {
+			t.Fatal(err, cleared)
+		}
+		ensured := w.network.Ensured()
+		w.engine.ForgetCalls()
+		w.engine.Disconnect()
+		sleep(3 * listEvery)
+		if len(w.engine.Calls()) == 0 {
+			t.Fatal("the engine was not listed meanwhile")
+		}
+		host := onePod("host")
+		host.Spec.HostNetwork = true
+		w.must(plan.CreatePod{Pod: host})
+		w.must(plan.WaitReady{Pod: key("host")})
+		if n := w.network.Ensured() - ensured; n != 0 {
+			t.Fatalf("the network was made %d times though no pod needs it", n)
+		}
+		w.network.Fail("Ensure", errBroken)
+		w.must(plan.CreatePod{Pod: onePod("p")})
+		synctest.Wait()
+		if got := w.mutations(); slices.ContainsFunc(got, func(c string) bool { return strings.HasPrefix(c, "create ns/p/POD") }) {
+			t.Errorf("a sandbox was made without the network: %v", got)
+		}
+		w.network.Fail("Ensure", nil)
+		w.must(plan.WaitReady{Pod: key("p")})
+		made := w.network.Ensured() - ensured
+		if made == 0 {
+			t.Error("the network was not made for the pod")
+		}
+		sleep(2 * listEvery)
+		if w.network.Ensured()-ensured == made {
+			t.Error("the network of pods is not looked after any more")
+		}
+	})
+}
+
 func TestNamesThatSomebodyHas(t *testing.T) {
 	inWorld(t, func(w *world) {
 		mend := w.engine.Break(fake.Fault{Kind: fake.CallCreate, Nth: 1, Err: runtimes.ErrConflict})
@@ -538,4 +609,17 @@ func TestRestarts(t *testing.T) {
 			t.Errorf("%s: %t", name, got)
 		}
 	}
+}
+
+// A pod that publishes ports is wired by the engine, and brought to what the other pods have.
+func TestEngineNetworkIsAdopted(t *testing.T) {
+	inWorld(t, func(w *world) {
+		pod := onePod("p")
+		pod.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080, Protocol: corev1.ProtocolTCP}}
+		w.must(plan.CreatePod{Pod: pod})
+		w.must(plan.WaitReady{Pod: key("p")})
+		if got := w.network.Adopted(); len(got) != 1 || len(w.network.Links()) != 0 {
+			t.Errorf("adopted %v, links %v", got, w.network.Links())
+		}
+	})
 }

@@ -54,6 +54,7 @@ func (n *Node) Observe(ctx context.Context) (plan.NodeState, error) {
 			}
 			return strings.Compare(a.UID, b.UID)
 		})
+		s.Services, s.Endpoints = n.serving.lists()
 		n.state = s
 	}
 	return *n.state, n.staleErr
@@ -72,8 +73,8 @@ func (n *Node) wait(ctx context.Context) error {
 	return nil
 }
 
-// gather is how long changes are gathered before Watch tells of them.
-const gather = 2 * time.Millisecond
+// Gather is how long changes are gathered before Watch tells of them, and how long they should be for registries.
+const Gather = 2 * time.Millisecond
 
 // Watch implements apply.Executor.
 func (n *Node) Watch(ctx context.Context, wake func()) error {
@@ -94,7 +95,7 @@ func (n *Node) Watch(ctx context.Context, wake func()) error {
 			return errClosed
 		case <-changed:
 		}
-		time.Sleep(gather)
+		time.Sleep(Gather)
 		select {
 		case <-changed:
 		default:
@@ -126,6 +127,9 @@ func (p *pod) publish() {
 		return
 	}
 	observed := !reflect.DeepEqual(p.seen.ObservedPod, v.ObservedPod)
+	if observed {
+		n.serving.podSeen(&v.ObservedPod, false) // first: who sees the view finds it served
+	}
 	p.seen = v
 	close(p.changed)
 	p.changed = make(chan struct{})
@@ -145,6 +149,8 @@ func (n *Node) drop(p *pod) {
 	close(p.changed)
 	p.changed = make(chan struct{})
 	delete(n.pods, p.uid)
+	n.dropped[p.uid] = time.Now()
+	n.serving.podGone(p.uid)
 	n.state = nil
 	n.wakeWatchers()
 }
@@ -227,6 +233,7 @@ func (s *state) observe(c *container, now time.Time, initialized bool) plan.Obse
 		Name: c.spec.Name, ID: c.id, Image: c.spec.Image, ImageID: c.imageID, Init: c.kind != regular,
 		Restarts: max(c.next-1, 0), Resources: c.resources,
 		ExitCode: c.last.ExitCode, OOM: c.last.OOM, FinishedAt: c.last.Finished,
+		Paused: c.paused, Disturbed: c.cause.disturbance(),
 	}
 	again := c.status == exited && s.restarts(c, c.code) && s.ending == nil && s.finished == nil && s.deletion == nil
 	switch {
@@ -234,7 +241,8 @@ func (s *state) observe(c *container, now time.Time, initialized bool) plan.Obse
 		o.State, o.StartedAt = plan.Running, c.started
 		o.ExitCode, o.OOM, o.FinishedAt = 0, false, time.Time{}
 		o.Started = c.postStart == hookDone && c.begun
-		o.Ready = o.Started && c.ready && !c.paused
+		// One that is stopped in order to be restarted gets no new connections; one whose pod goes serves to its end.
+		o.Ready = o.Started && c.ready && !c.paused && (c.stop == nil || s.deletion != nil)
 		o.Message = c.unready
 		if c.paused {
 			o.Message = "the container is paused"

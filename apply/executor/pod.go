@@ -90,16 +90,18 @@ func (p *pod) run() {
 	for {
 		select {
 		case <-p.node.ctx.Done():
-			return
 		case <-p.bell:
-			p.mu.Lock()
-			messages := p.queue
-			p.queue = nil
-			p.mu.Unlock()
-			for _, f := range messages {
-				f()
-			}
 		case <-p.timer.C:
+		}
+		if p.node.ctx.Err() != nil {
+			return
+		}
+		p.mu.Lock()
+		messages := p.queue
+		p.queue = nil
+		p.mu.Unlock()
+		for _, f := range messages {
+			f()
 		}
 		p.advance()
 		if p.deletion != nil && p.deletion.gone {
@@ -112,7 +114,11 @@ func (p *pod) run() {
 func (p *pod) advance() {
 	if !p.node.opt.ReadOnly && !p.node.isStale() {
 		p.timer.Stop()
+		p.held = p.node.opt.Suspended(p.state.pod.Owner)
 		for p.node.ctx.Err() == nil {
+			if l := p.leaving; l != nil {
+				l.until = p.node.serving.hold(p.uid, l.since, time.Now())
+			}
 			d := decide(&p.state, time.Now())
 			for _, a := range d.actions {
 				p.act(a)
@@ -167,10 +173,13 @@ func (p *pod) act(a action) {
 		p.sendKill(a.c)
 	case doRemove:
 		p.removeOld(a.old)
+	case doLeft:
+		p.left()
 	case doEnd:
 		e := a.ending
 		p.ending = &e
-		if e.reason != "" {
+		if e.reason != "" { // otherwise nothing runs any more that serves
+			p.leave()
 			p.warning("", e.reason, "%s", e.message)
 		}
 	case doFinish:
@@ -215,6 +224,7 @@ func (p *pod) engineEvent(e runtimes.Event) {
 		case runtimes.EventRemove:
 			c.previous = nil
 		case runtimes.EventStart: // by hand: only one attempt may run
+			p.heard(c, e)
 			p.old = append(p.old, c.previous)
 			c.previous = nil
 		}
@@ -225,25 +235,36 @@ func (p *pod) engineEvent(e runtimes.Event) {
 	}
 	c.touched = now
 	switch e.Kind {
+	case runtimes.EventKill:
+		p.heard(c, e)
 	case runtimes.EventStart:
 		if c.status == exited { // somebody started it again
 			c.status = created
 			c.reset()
+			p.heard(c, e)
 		}
 		p.hasStarted(c, e.Time, 0)
 	case runtimes.EventDie:
+		if c.status != exited && !p.stops(c) {
+			p.blame(&c.cause, c.spec.Name, endedBy(c.hand, e.ExitCode, c.oom, c.started, e.Time))
+		}
 		p.hasDied(c, e.ExitCode, e.Time, false)
 	case runtimes.EventOOM:
 		c.oom = true
 	case runtimes.EventRemove:
+		if !p.stops(c) {
+			p.blame(&c.cause, c.spec.Name, plan.Disturbance{By: plan.ByPerson, Action: "remove", What: "was removed", At: e.Time})
+		}
 		p.wasRemoved(c, now)
 	case runtimes.EventPause:
+		p.heard(c, e)
 		c.paused = true
 		p.node.setPaused(c.id, true)
 	case runtimes.EventUnpause:
 		c.paused = false
 		p.node.setPaused(c.id, false)
 	case runtimes.EventUpdate:
+		p.heard(c, e)
 		p.readLimits(c)
 	case runtimes.EventRename, runtimes.EventGap: // a container is known by its id
 	}
@@ -259,9 +280,19 @@ func (p *pod) sandboxEvent(e runtimes.Event, now time.Time) {
 	}
 	s.touched = now
 	switch e.Kind {
+	case runtimes.EventKill:
+		if !p.stopsSandbox() {
+			s.hand = touch{e.Signal, e.Time}
+		}
 	case runtimes.EventDie:
+		if s.status != exited && !p.stopsSandbox() {
+			p.blame(&s.cause, "", endedBy(s.hand, e.ExitCode, false, s.started, e.Time))
+		}
 		p.sandboxDied(e.Time)
 	case runtimes.EventRemove:
+		if !p.stopsSandbox() {
+			p.blame(&s.cause, "", plan.Disturbance{By: plan.ByPerson, Action: "remove", What: "was removed", At: e.Time})
+		}
 		p.sandboxRemoved(now)
 	case runtimes.EventStart:
 		if s.status == created {
@@ -291,7 +322,7 @@ func (p *pod) onVerdict(r probes.Result) {
 	c.unready = ""
 	if !r.Success {
 		c.unready = word + " probe failed: " + r.Message
-		if r.Kind != probes.Readiness && c.stop == nil {
+		if r.Kind != probes.Readiness && c.stop == nil && !p.held {
 			grace := p.grace()
 			if r.GracePeriod != nil {
 				grace = time.Duration(*r.GracePeriod) * time.Second

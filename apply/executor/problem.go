@@ -31,6 +31,7 @@ const (
 	reasonStatusUnknown    = "ContainerStatusUnknown"
 	reasonDeadlineExceeded = "DeadlineExceeded"
 	reasonEvicted          = "Evicted"
+	reasonSysctlForbidden  = "SysctlForbidden"
 )
 
 // problem is an error that keeps a container from running, with Kubernetes' word for it.

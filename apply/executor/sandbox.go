@@ -22,11 +22,11 @@ func (p *pod) createSandbox() {
 	s.busy = true
 	pod, uid, ip, attempt := p.state.pod, p.uid, p.address(), s.next
 	p.begin(func() func() {
-		made := time.Now()
 		id, err := p.node.createSandbox(pod, uid, attempt, ip)
 		return func() {
 			s.busy = false
 			if err != nil {
+				p.unsure = p.unsure || unanswered(err)
 				if errors.Is(err, runtimes.ErrConflict) {
 					s.next++ // somebody else has the name
 				}
@@ -34,7 +34,7 @@ func (p *pod) createSandbox() {
 				return
 			}
 			now := time.Now()
-			s.instance = instance{id: id, attempt: attempt, status: created, made: made, touched: now}
+			s.instance = instance{id: id, attempt: attempt, status: created, touched: now}
 			s.next, s.wired = attempt+1, false
 		}
 	})
@@ -50,6 +50,9 @@ func (n *Node) createSandbox(pod *plan.Pod, uid string, attempt int, ip string) 
 	defer release()
 	spec, err := n.sandboxSpec(ctx, pod, uid, attempt, ip)
 	if err != nil {
+		return "", err
+	}
+	if err := n.layNetwork(ctx, pod); err != nil {
 		return "", err
 	}
 	spec.OOMScoreAdj = max(spec.OOMScoreAdj, n.lowestOOM)
@@ -116,11 +119,17 @@ func (n *Node) startSandbox(id string, pid int, start bool) (runtimes.Container,
 // wire gives the sandbox its network. A network that is gone is made again first.
 func (p *pod) wire(pod *plan.Pod, pid int) error {
 	n := p.node
-	if n.opt.Network == nil || pod.Spec.HostNetwork || onEngineNetwork(pod.Spec) || !p.ip.IsValid() {
+	if n.opt.Network == nil || pod.Spec.HostNetwork {
 		return nil
 	}
 	ctx, cancel := n.call()
 	defer cancel()
+	if onEngineNetwork(pod.Spec) {
+		return n.opt.Network.Adopt(ctx, pid)
+	}
+	if !p.ip.IsValid() {
+		return nil
+	}
 	err := n.opt.Network.Attach(ctx, pid, p.uid, p.ip)
 	if err == nil || ctx.Err() != nil {
 		return err
@@ -138,7 +147,15 @@ func (p *pod) sandboxFailed(err error) {
 	if errors.Is(err, runtimes.ErrUnavailable) || errors.Is(err, context.Canceled) {
 		return
 	}
-	s.problem = asProblem(err, "FailedCreatePodSandBox")
+	if why := asProblem(err, "FailedCreatePodSandBox"); why.Reason != reasonSysctlForbidden {
+		s.problem = why
+	} else {
+		// Trying again would not help: the pod fails, as in Kubernetes, and its workload decides what follows.
+		p.ending = &ending{phase: corev1.PodFailed, reason: why.Reason, message: why.Error(), deadline: time.Now()}
+		p.warning("", why.Reason, "%v", why.Err)
+		p.leave()
+		return
+	}
 	p.warning("", "FailedCreatePodSandBox", "Failed to create pod sandbox: %v", err)
 }
 

@@ -161,7 +161,10 @@ func sysctls(pod *plan.Pod) (map[string]string, error) {
 			out[name] = s.Value
 		}
 	}
-	return out, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return nil, &problem{Reason: reasonSysctlForbidden, Err: err}
+	}
+	return out, nil
 }
 
 // dotted returns a sysctl's name with dots. Of names with slashes the first separator says which is meant.

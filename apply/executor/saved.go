@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/render/object"
 )
 
@@ -28,9 +29,12 @@ type savedState struct {
 	Next       int                       `json:"nextSandbox,omitempty"`
 	ReadySince time.Time                 `json:"readySince,omitzero"`
 	Deletion   time.Time                 `json:"deletion,omitzero"` // its deadline
+	Leaving    time.Time                 `json:"leaving,omitzero"`  // since when it waits to be out of the routes
 	Ending     *savedEnding              `json:"ending,omitempty"`
 	Finished   *finished                 `json:"finished,omitempty"`
 	Containers map[string]savedContainer `json:"containers,omitempty"`
+	// SandboxCause is by whom the sandbox ended.
+	SandboxCause *plan.Disturbance `json:"sandboxCause,omitempty"`
 }
 
 type savedEnding struct {
@@ -49,18 +53,24 @@ type savedContainer struct {
 	Crash   crash       `json:"crash,omitzero"`
 	Last    termination `json:"last,omitzero"`
 	Started bool        `json:"started,omitempty"` // it ran, or runs
+	// Cause is by whom it ended, or what else others did to it.
+	Cause *plan.Disturbance `json:"cause,omitempty"`
 }
 
 func (p *pod) snapshot(record string) savedState {
 	f := savedState{
 		UID: p.uid, Record: record, IP: p.address(), Created: p.state.created, Next: p.sandbox.next,
 		ReadySince: p.readySince, Finished: p.finished, Containers: map[string]savedContainer{},
+		SandboxCause: p.sandbox.cause.disturbance(),
 	}
 	for _, c := range p.state.pod.Configs {
 		f.Configs = append(f.Configs, c.Ref)
 	}
 	if p.deletion != nil {
 		f.Deletion = p.deletion.deadline
+	}
+	if p.leaving != nil {
+		f.Leaving = p.leaving.since
 	}
 	if e := p.ending; e != nil {
 		f.Ending = &savedEnding{Phase: string(e.phase), Reason: e.reason, Message: e.message, Deadline: e.deadline}
@@ -71,7 +81,7 @@ func (p *pod) snapshot(record string) savedState {
 		}
 		f.Containers[c.spec.Name] = savedContainer{
 			Next: c.next, Hooked: c.postStart == hookDone, Begun: c.begun, Ready: c.ready, Crash: c.crash, Last: c.last,
-			Started: c.status == running || c.status == exited,
+			Started: c.status == running || c.status == exited, Cause: c.cause.disturbance(),
 		}
 	}
 	return f
@@ -95,7 +105,7 @@ func (p *pod) save() {
 	if reflect.DeepEqual(f, p.saved) {
 		return
 	}
-	durable := f.Record != p.saved.Record || !f.Deletion.Equal(p.saved.Deletion) ||
+	durable := f.Record != p.saved.Record || f.Deletion.IsZero() != p.saved.Deletion.IsZero() ||
 		(f.Finished == nil) != (p.saved.Finished == nil) || (f.Ending == nil) != (p.saved.Ending == nil)
 	if err := p.node.writeState(f, durable); err != nil {
 		p.node.opt.OnTrouble(fmt.Errorf("pod %s: keep its state: %w", p.key, err))
@@ -108,14 +118,30 @@ func (n *Node) statePath(uid string) string {
 	return filepath.Join(n.opt.StateDir, "pods", uid+".json")
 }
 
-// writeState replaces the file of a pod: readers find the old or the new one, never a part.
+// writeState replaces the file of a pod.
 func (n *Node) writeState(f savedState, durable bool) error {
 	data, err := json.Marshal(f)
 	if err != nil {
 		return err
 	}
-	path := n.statePath(f.UID)
-	tmp := path + ".new"
+	return replaceFile(n.statePath(f.UID), data, durable)
+}
+
+// halfWritten ends the name of a file that is to replace the one of that name.
+const halfWritten = ".new"
+
+// removeHalfWritten removes what replaceFile left when the program died in it.
+func removeHalfWritten(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, "*.json"+halfWritten))
+	for _, f := range left {
+		err = errors.Join(err, os.Remove(f))
+	}
+	return err
+}
+
+// replaceFile replaces a file: readers find the old or the new one, never a part.
+func replaceFile(path string, data []byte, durable bool) error {
+	tmp := path + halfWritten
 	w, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err

@@ -36,7 +36,7 @@ func (n *Node) secure(out *runtimes.ContainerSpec, pod *plan.Pod, c *corev1.Cont
 	if out.Seccomp, err = n.seccomp(sc.SeccompProfile); err != nil {
 		return err
 	}
-	out.AppArmor, err = appArmor(sc.AppArmorProfile)
+	out.AppArmor, err = appArmor(sc.AppArmorProfile, n.Info().AppArmor)
 	return err
 }
 
@@ -208,7 +208,9 @@ func (n *Node) localSeccomp(name string) (string, error) {
 	return string(data), nil
 }
 
-func appArmor(p *corev1.AppArmorProfile) (string, error) {
+// appArmor returns the profile as the engine takes it. Without AppArmor the engine ignores profiles: a container
+// that asks for one by name is refused then, since it would run without what was to confine it.
+func appArmor(p *corev1.AppArmorProfile, enabled bool) (string, error) {
 	if p == nil {
 		return "", nil
 	}
@@ -220,6 +222,10 @@ func appArmor(p *corev1.AppArmorProfile) (string, error) {
 	case corev1.AppArmorProfileTypeLocalhost:
 		if p.LocalhostProfile == nil || *p.LocalhostProfile == "" {
 			return "", fmt.Errorf("appArmorProfile: localhostProfile must be set with type Localhost: %w", runtimes.ErrInvalid)
+		}
+		if !enabled {
+			return "", fmt.Errorf("appArmorProfile: the profile %q cannot be enforced, since the engine has no AppArmor: enable it in the node's kernel, or remove the profile: %w",
+				*p.LocalhostProfile, runtimes.ErrInvalid)
 		}
 		return *p.LocalhostProfile, nil
 	}

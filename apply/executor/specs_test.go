@@ -63,13 +63,13 @@ func specNode(t *testing.T) (*Node, *paths) {
 	engine := fake.New()
 	t.Cleanup(func() { engine.Close() })
 	v := &paths{files: map[string]string{}}
-	n := &Node{
+	n := &Node{serving: newServing("node-1", serviceFiles{}, nil),
 		opt: Options{
 			ID: "node-1", Engine: engine, Volumes: v, Network: fake.NewNetwork(engine), HostIPs: []string{"192.0.2.10", "2001:db8::10"},
 			DNS:     networking.DNS{Host: []byte("nameserver 192.0.2.53\n"), ClusterDomain: "cluster.local"},
 			OnEvent: func(Event) {}, SeccompDir: t.TempDir(),
 		},
-		info: runtimes.EngineInfo{CPUs: 4, MemoryBytes: 8 << 30},
+		info: runtimes.EngineInfo{CPUs: 4, MemoryBytes: 8 << 30, AppArmor: true},
 	}
 	return n, v
 }

@@ -30,9 +30,14 @@ type state struct {
 	ending   *ending
 	finished *finished
 	deletion *deletion
+	leaving  *leaving // nil when it does not wait to be out of the routes, or does not any more
+	// unsure: a creation had no answer, so there may be a container that is in none of the fields above.
+	unsure bool
 
 	readySince time.Time
 	mounted    map[object.Ref]string
+	held       bool      // the pod's object is suspended
+	updatedAt  time.Time // when this node changed limits last
 	updates    int       // number of the last in-place update
 	updateErr  error     // of the last in-place update
 	logTail    []string  // of the container that failed last
@@ -65,7 +70,7 @@ type instance struct {
 	status  status
 	paused  bool
 	pid     int
-	made    time.Time
+	sandbox string // the id of the sandbox that it joined; empty for a sandbox
 	started time.Time
 	ended   time.Time
 	code    int
@@ -85,6 +90,8 @@ type sandbox struct {
 	notBefore time.Time
 	retry     retry
 	problem   *problem
+	hand      touch
+	cause     cause
 }
 
 // up reports whether containers can be started in it.
@@ -122,6 +129,8 @@ type container struct {
 	retry    retry     // of calls that failed
 	problem  *problem  // why it waits; nil when nothing is wrong
 	byHand   bool      // the newest attempt was removed by somebody else: it restarts at once
+	hand     touch     // the last signal that the newest attempt got from others
+	cause    cause     // of its end, or of what else others did to it
 
 	postStart hook
 	begun     bool // started in the sense of startup probes
@@ -161,6 +170,14 @@ type ending struct {
 	phase           corev1.PodPhase
 	reason, message string
 	deadline        time.Time
+}
+
+// leaving is a pod that is to be stopped and first has to be out of the routes. The deadlines of its deletion and its
+// ending are as if it had not to wait; they are moved when it has left.
+type leaving struct {
+	since time.Time
+	// until is until when it waits at most; zero when it is out already.
+	until time.Time
 }
 
 // finished is a pod that ended: nothing of it is started any more.
@@ -227,16 +244,24 @@ func (s *state) grace() time.Duration {
 	return corev1.DefaultTerminationGracePeriodSeconds * time.Second
 }
 
-// current reports whether an instance belongs to the present sandbox; one that was made before it
-// belongs to one that died.
+// current reports whether an instance belongs to the present sandbox, and not to one that died.
 func (s *state) current(i *instance) bool {
-	return i.made.IsZero() || s.sandbox.made.IsZero() || !i.made.Before(s.sandbox.made)
+	return i.sandbox == "" || s.sandbox.id == "" || i.sandbox == s.sandbox.id
+}
+
+// past is a time that the engine says, and no later than now: its clock may be ahead of this one, and nobody has to wait
+// until this one is as far.
+func past(at time.Time) time.Time {
+	if now := time.Now(); at.After(now) {
+		return now
+	}
+	return at
 }
 
 // set takes over what the engine says of a container.
 func (i *instance) set(c runtimes.Container) {
-	i.id, i.attempt, i.made = c.ID, c.Attempt, c.Created
-	i.paused, i.pid, i.started, i.ended = c.Paused, c.PID, c.StartedAt, c.FinishedAt
+	i.id, i.attempt, i.sandbox = c.ID, c.Attempt, c.SandboxID
+	i.paused, i.pid, i.started, i.ended = c.Paused, c.PID, past(c.StartedAt), past(c.FinishedAt)
 	i.code, i.oom = c.ExitCode, c.OOM
 	switch {
 	case c.Running:

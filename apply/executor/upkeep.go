@@ -120,6 +120,7 @@ func (p *pod) updateInPlace() {
 			for i, l := range changed {
 				if done[i] && l.c.id == l.id {
 					l.c.resources = l.to
+					p.updatedAt = time.Now()
 				}
 			}
 			p.updateErr = err
@@ -187,6 +188,7 @@ func sizeLimit(spec *corev1.PodSpec, volume string) (resource.Quantity, bool) {
 func (p *pod) evict(message string) {
 	p.ending = &ending{phase: corev1.PodFailed, reason: reasonEvicted, message: message, deadline: time.Now()}
 	p.warning("", reasonEvicted, "%s", message)
+	p.leave()
 }
 
 // withConfigs returns the pod with the content of the ConfigMaps and Secrets that it was made with. A pod

@@ -37,6 +37,9 @@ type world struct {
 	events  []Event
 	trouble []error
 	configs map[object.Ref]plan.Config
+
+	registries []Registered
+	gather     time.Duration
 }
 
 // inWorld runs a test in a bubble. The image "app" runs until it is told to stop.
@@ -55,7 +58,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 func (w *world) options() Options {
 	return Options{
 		ID: "a", Engine: w.engine, Network: w.network, Volumes: w.volumes, Probes: w.prober, StateDir: w.dir,
-		HostIPs: []string{"192.0.2.1"},
+		HostIPs: []string{"192.0.2.1"}, Registries: w.registries, Gather: w.gather,
 		Config: func(ref object.Ref) (plan.Config, bool) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -344,6 +347,13 @@ func (p *prober) Hook(ctx context.Context, h *corev1.LifecycleHandler, c *corev1
 		return f(ctx)
 	}
 	return nil
+}
+
+// hooked is how many hooks ran.
+func (p *prober) hooked() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.ran)
 }
 
 func execHook(name string) *corev1.LifecycleHandler {

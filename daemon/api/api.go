@@ -17,7 +17,7 @@ import (
 
 // Backend answers questions about one installation and carries out requests. The daemon is one,
 // Client is another one in front of it. Every method may be called from any goroutine, and every
-// method but Apply, Reconcile, Down and Exec only reads.
+// method but Apply, Reconcile, Approve, Suspend, Resume, TestNotification, Down and Exec only reads.
 //
 // Functions passed as on are called from one goroutine at a time, never after the method returned,
 // and should return quickly; they may be nil. Errors wrap the classes of this package (ErrNotFound, …).
@@ -33,6 +33,11 @@ type Backend interface {
 	Objects(ctx context.Context, q Query) ([]Object, error)
 	// Pods returns the pods that match q, sorted by namespace and name; q.Kinds is ignored.
 	Pods(ctx context.Context, q Query) ([]Pod, error)
+	// Services returns the Services that match q with their endpoints, sorted by namespace and name; q.Kinds is ignored.
+	Services(ctx context.Context, q Query) ([]Service, error)
+	// Images returns the policies for images and the automations, sorted by namespace and name. Only a daemon that reconciles
+	// looks at registries: without one there are none.
+	Images(ctx context.Context) (Images, error)
 	// Describe returns everything that is known of one thing, or ErrNotFound. The kinds are those of
 	// objects, Pod, and Application and Source of the group Group.
 	Describe(ctx context.Context, ref object.Ref) (Description, error)
@@ -51,6 +56,9 @@ type Backend interface {
 	// Plan fetches, renders, observes and computes, and changes nothing. What is wrong with one application is
 	// in its ApplicationPlan.Error; the error is for what concerns all of them.
 	Plan(ctx context.Context, r PlanRequest, on func(Event)) (PlanResult, error)
+	// Preview plans what merging one branch into another does, or a pull request, from Git against Git, and changes
+	// nothing. ErrNotFound when nothing follows the branch, or when no forge of the settings has the pull request.
+	Preview(ctx context.Context, r PreviewRequest) (Preview, error)
 	// Apply makes one pass: fetches and plans as Plan does, carries the plans out, and returns when every
 	// application is done or failed. With r.Expect it refuses with ErrMoved, before anything is changed,
 	// when a revision or a basis has moved. Ending ctx stops between steps.
@@ -58,6 +66,16 @@ type Backend interface {
 	// Reconcile wakes the applications (all when none are named) as if their interval had passed, and
 	// returns at once. A suspension made by Down ends.
 	Reconcile(ctx context.Context, applications []string) error
+	// Approve lets go on what waits for an approval, exactly what r.Digest identifies; it records durably who
+	// asked. ErrNotFound when there is no such application, ErrMoved when what waits is another set, or nothing.
+	Approve(ctx context.Context, r ApproveRequest) (ApproveResult, error)
+	// Suspend leaves an application or an object as it is, durably, and tells who asked for that; Resume ends that. Resuming
+	// what no command has suspended is ErrMoved.
+	Suspend(ctx context.Context, r SuspendRequest) (SuspendResult, error)
+	Resume(ctx context.Context, r ResumeRequest) (SuspendResult, error)
+	// TestNotification sends a test message to a channel for notifications, once. ErrNotFound when there is none of that
+	// name, ErrUnavailable with the reason when the service does not take it.
+	TestNotification(ctx context.Context, r NotificationTest) (NotificationTest, error)
 	// Down deletes everything that the applications (all when none are named) own and leaves them
 	// suspended. With r.DryRun it only says what would go.
 	Down(ctx context.Context, r DownRequest, on func(Event)) (DownResult, error)
@@ -133,16 +151,29 @@ type PlanRequest struct {
 	Applications []string `json:"applications,omitempty"`
 	// Ref plans another branch, tag, ref or commit of the applications' sources than the one they follow.
 	Ref string `json:"ref,omitempty"`
+	// Against is a branch, tag, ref or commit that Ref is compared with, instead of with what runs: the plan is then of what would
+	// run if Against had been applied.
+	Against string `json:"against,omitempty"`
 }
 
 // ApplicationPlan is the plan of one application, with where it comes from.
 type ApplicationPlan struct {
-	Name   string `json:"name"`
+	Name string `json:"name"`
+	// Source is where the source is: a URL without credentials, or a directory.
 	Source string `json:"source"`
 	Path   string `json:"path"`
 	// From was applied last (zero before the first time), To is what is planned.
 	From Revision `json:"from,omitzero"`
 	To   Revision `json:"to,omitzero"`
+	// Wants identifies everything that is wanted after the plan: equal digests, equal objects. It is empty when nothing is.
+	Wants string `json:"wants,omitempty"`
+	// Failure is that of the newest revision, which is not tried again; nil when it has not failed. The plan goes back to the
+	// last good revision, To, where Failure.Back is that; otherwise it is what would be tried.
+	Failure *Failure `json:"failure,omitempty"`
+	// Declaration is the object that declares the application; zero for the settings.
+	Declaration object.Ref `json:"declaration,omitzero"`
+	// Suspension is set when the application is suspended: then the plan is not carried out.
+	Suspension *plan.Suspension `json:"suspension,omitempty"`
 	// Plan is empty when Error is set.
 	Plan plan.Plan `json:"plan"`
 	// Error says why there is no plan: the source, the render or the engine failed.
@@ -157,8 +188,11 @@ type PlanResult struct {
 	// Format is PlanFormat.
 	Format string `json:"format"`
 	// Version is the fairlead that made it, Created when.
-	Version      string            `json:"version,omitempty"`
-	Created      time.Time         `json:"created"`
+	Version string    `json:"version,omitempty"`
+	Created time.Time `json:"created"`
+	// Compared is true for a plan from one revision of Git to another, whatever runs. It holds only the applications that
+	// differ, and cannot be carried out.
+	Compared     bool              `json:"compared,omitempty"`
 	Applications []ApplicationPlan `json:"applications"`
 }
 
@@ -246,6 +280,48 @@ func (r ApplyResult) Failed() bool {
 		}
 	}
 	return false
+}
+
+// ApproveRequest approves what waits for it.
+type ApproveRequest struct {
+	Application string `json:"application"`
+	// Digest is that of plan.Blocked.
+	Digest string `json:"digest"`
+}
+
+// ApproveResult says what was approved, and by whom.
+type ApproveResult struct {
+	Application string       `json:"application"`
+	Approved    plan.Blocked `json:"approved"`
+	By          string       `json:"by"`
+}
+
+// SuspendRequest leaves something as it is: an application or an object, one of the two.
+type SuspendRequest struct {
+	Application string     `json:"application,omitempty"`
+	Object      object.Ref `json:"object,omitzero"`
+	// Until is when it ends by itself; zero for never.
+	Until  time.Time `json:"until,omitzero"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+// ResumeRequest ends what a SuspendRequest began.
+type ResumeRequest struct {
+	Application string     `json:"application,omitempty"`
+	Object      object.Ref `json:"object,omitzero"`
+}
+
+// NotificationTest is a test message: the channel that it goes to and, in the answer, its kind.
+type NotificationTest struct {
+	Channel string `json:"channel"`
+	Kind    string `json:"kind,omitempty"`
+}
+
+// SuspendResult says what is, or was, suspended.
+type SuspendResult struct {
+	Application string     `json:"application,omitempty"`
+	Object      object.Ref `json:"object,omitzero"`
+	plan.Suspension
 }
 
 // DownRequest asks for the removal of applications.

@@ -187,6 +187,11 @@ func (c *Client) Pods(ctx context.Context, q Query) ([]Pod, error) {
 	return get[[]Pod](ctx, c, http.MethodPost, "pods", q)
 }
 
+// Services implements Backend.
+func (c *Client) Services(ctx context.Context, q Query) ([]Service, error) {
+	return get[[]Service](ctx, c, http.MethodPost, "services", q)
+}
+
 // Describe implements Backend.
 func (c *Client) Describe(ctx context.Context, ref object.Ref) (Description, error) {
 	return get[Description](ctx, c, http.MethodPost, "describe", ref)
@@ -198,9 +203,39 @@ func (c *Client) Reconcile(ctx context.Context, applications []string) error {
 	return err
 }
 
+// Suspend implements Backend.
+func (c *Client) Suspend(ctx context.Context, r SuspendRequest) (SuspendResult, error) {
+	return get[SuspendResult](ctx, c, http.MethodPost, "suspend", r)
+}
+
+// Resume implements Backend.
+func (c *Client) Resume(ctx context.Context, r ResumeRequest) (SuspendResult, error) {
+	return get[SuspendResult](ctx, c, http.MethodPost, "resume", r)
+}
+
+// Approve implements Backend.
+func (c *Client) Approve(ctx context.Context, r ApproveRequest) (ApproveResult, error) {
+	return get[ApproveResult](ctx, c, http.MethodPost, "approve", r)
+}
+
+// Images implements Backend.
+func (c *Client) Images(ctx context.Context) (Images, error) {
+	return get[Images](ctx, c, http.MethodGet, "images", nil)
+}
+
+// TestNotification implements Backend.
+func (c *Client) TestNotification(ctx context.Context, r NotificationTest) (NotificationTest, error) {
+	return get[NotificationTest](ctx, c, http.MethodPost, "notifications/test", r)
+}
+
 // Plan implements Backend.
 func (c *Client) Plan(ctx context.Context, r PlanRequest, on func(Event)) (PlanResult, error) {
 	return withProgress[PlanResult](ctx, c, "plan", r, on)
+}
+
+// Preview implements Backend.
+func (c *Client) Preview(ctx context.Context, r PreviewRequest) (Preview, error) {
+	return get[Preview](ctx, c, http.MethodPost, "preview", r)
 }
 
 // Apply implements Backend.

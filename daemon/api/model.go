@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/plan"
@@ -18,7 +19,8 @@ const (
 	Progressing Health = "Progressing"
 	Degraded    Health = "Degraded"
 	Suspended   Health = "Suspended"
-	// Failed: the application cannot be reconciled (source, render or plan); what runs was left alone.
+	// Failed: the application cannot be reconciled (source, render or plan), or its newest revision failed and is not tried
+	// again; what runs was left alone.
 	Failed Health = "Failed"
 )
 
@@ -40,6 +42,36 @@ type Revision struct {
 	Committed time.Time `json:"committed,omitzero"`
 	Author    string    `json:"author,omitempty"`
 	Message   string    `json:"message,omitempty"`
+	// Signatures are those that were asked for and found good.
+	Signatures []Signature `json:"signatures,omitempty"`
+}
+
+// Signature is a verified signature of a revision.
+type Signature struct {
+	// Object is what is signed: "commit" or "tag NAME".
+	Object string `json:"object"`
+	// Format is OpenPGP or SSH, Key the fingerprint of the key, Name who the key says that it belongs to.
+	Format string `json:"format"`
+	Key    string `json:"key"`
+	Name   string `json:"name,omitempty"`
+}
+
+// String is "commit by Ada <ada@example.com> (OpenPGP key 0123…)".
+func (s Signature) String() string {
+	key := s.Format + " key " + s.Key
+	if s.Name != "" {
+		key = s.Name + " (" + key + ")"
+	}
+	return s.Object + " by " + key
+}
+
+// Signed is what is signed by whom, in words; empty when no signature was asked for.
+func (r Revision) Signed() string {
+	words := make([]string, len(r.Signatures))
+	for i, s := range r.Signatures {
+		words[i] = s.String()
+	}
+	return strings.Join(words, ", ")
 }
 
 // Status describes the daemon.
@@ -57,6 +89,101 @@ type Status struct {
 	Nodes        []Node               `json:"nodes"`
 	Sources      []Source             `json:"sources"`
 	Applications []ApplicationSummary `json:"applications"`
+	// Hooks is nil when none are served.
+	Hooks *Hooks `json:"hooks,omitempty"`
+	// Notifications are the channels that are told what happens.
+	Notifications []NotificationChannel `json:"notifications,omitempty"`
+}
+
+// NotificationChannel is a place that is told what happens.
+type NotificationChannel struct {
+	Name string `json:"name"`
+	// Kind is that of the service, for example slack.
+	Kind string `json:"kind"`
+	// Sent and Failed count messages since the start, Waiting the events that the next one tells.
+	Sent    uint64 `json:"sent"`
+	Failed  uint64 `json:"failed"`
+	Waiting int    `json:"waiting"`
+	// LastSent is when a message was delivered last. Error says why the newest try failed, and Since when that began.
+	LastSent time.Time `json:"lastSent,omitzero"`
+	Error    string    `json:"error,omitempty"`
+	Since    time.Time `json:"since,omitzero"`
+}
+
+// Hooks are where Git hosting services deliver what happened.
+type Hooks struct {
+	Address   string         `json:"address,omitempty"`
+	TLS       bool           `json:"tls,omitempty"`
+	Endpoints []HookEndpoint `json:"endpoints"`
+}
+
+// HookEndpoint is the path of one Git hosting service. Accepted and Rejected count deliveries since the start.
+type HookEndpoint struct {
+	Path     string `json:"path"`
+	Forge    string `json:"forge"`
+	Accepted uint64 `json:"accepted"`
+	Rejected uint64 `json:"rejected"`
+}
+
+// Delivery is what a Git hosting service told.
+type Delivery struct {
+	Received time.Time `json:"received"`
+	Forge    string    `json:"forge"`
+	// Event is push, tag or pull-request-merged.
+	Event string `json:"event"`
+	Ref   string `json:"ref,omitempty"`
+}
+
+// Images are the policies for images and the automations that follow them.
+type Images struct {
+	Policies    []ImagePolicy     `json:"policies"`
+	Automations []ImageAutomation `json:"automations"`
+}
+
+// ImagePolicy is a policy that chooses a tag of an image.
+type ImagePolicy struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	// Image is without a tag; Policy says in words what is chosen.
+	Image  string `json:"image"`
+	Policy string `json:"policy"`
+	// Latest is what is chosen, with its tag and, where the policy asks for one, its digest, since Since; Previous what was before.
+	Latest   string    `json:"latest,omitempty"`
+	Since    time.Time `json:"since,omitzero"`
+	Previous string    `json:"previous,omitempty"`
+	// Tags is how many tags the image has, Scanned when they were looked at last, and NextScan when they will be.
+	Tags     int       `json:"tags"`
+	Scanned  time.Time `json:"scanned,omitzero"`
+	NextScan time.Time `json:"nextScan,omitzero"`
+	// Suspended is true when it, or its repository, is.
+	Suspended bool   `json:"suspended,omitempty"`
+	Message   string `json:"message,omitempty"`
+}
+
+// ImageAutomation changes images in a repository.
+type ImageAutomation struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	Source    string `json:"source"`
+	// Ran is when it looked last, Pushed when it changed something last: the commit Revision on Branch, with PullRequest from there.
+	Ran         time.Time `json:"ran,omitzero"`
+	NextRun     time.Time `json:"nextRun,omitzero"`
+	Pushed      time.Time `json:"pushed,omitzero"`
+	Revision    string    `json:"revision,omitempty"`
+	Branch      string    `json:"branch,omitempty"`
+	PullRequest string    `json:"pullRequest,omitempty"`
+	// Pending are changes that are on Branch and not in what the source follows.
+	Pending   []ImageChange `json:"pending,omitempty"`
+	Suspended bool          `json:"suspended,omitempty"`
+	Message   string        `json:"message,omitempty"`
+}
+
+// ImageChange is a field that an automation changes.
+type ImageChange struct {
+	File string `json:"file"`
+	Line int    `json:"line"`
+	Old  string `json:"old"`
+	New  string `json:"new"`
 }
 
 // Node is a machine with a Docker engine.
@@ -73,6 +200,9 @@ type Node struct {
 	// Pods and PodsReady count pods of this installation.
 	Pods      int `json:"pods"`
 	PodsReady int `json:"podsReady"`
+	// Services counts those that the node serves; Registries are what serves them.
+	Services   int        `json:"services"`
+	Registries []Registry `json:"registries,omitempty"`
 }
 
 // ApplicationSummary is one line about an application.
@@ -104,16 +234,20 @@ type Application struct {
 	Revision    Revision  `json:"revision,omitzero"`
 	Applied     Revision  `json:"applied,omitzero"`
 	LastApplied time.Time `json:"lastApplied,omitzero"`
+	// Failure is that of Revision; nil when it has not failed.
+	Failure *Failure `json:"failure,omitempty"`
 	// Phase is what the loop does now: Waiting, Fetching, Rendering, Planning or Applying.
 	Phase string `json:"phase,omitempty"`
 	// Ready is true when the revision is applied and healthy.
 	Ready  bool   `json:"ready"`
 	Health Health `json:"health"`
 	// Reason is one CamelCase word, Message a sentence.
-	Reason     string      `json:"reason,omitempty"`
-	Message    string      `json:"message,omitempty"`
-	Suspended  bool        `json:"suspended,omitempty"`
-	Conditions []Condition `json:"conditions,omitempty"`
+	Reason    string `json:"reason,omitempty"`
+	Message   string `json:"message,omitempty"`
+	Suspended bool   `json:"suspended,omitempty"`
+	// Suspension says until when, by whom and why, as far as that is known; nil when it is not suspended.
+	Suspension *plan.Suspension `json:"suspension,omitempty"`
+	Conditions []Condition      `json:"conditions,omitempty"`
 	// Objects counts the inventory, Pods and PodsReady what runs of it.
 	Objects   int `json:"objects"`
 	Pods      int `json:"pods"`
@@ -125,10 +259,29 @@ type Application struct {
 	StepsDone  int          `json:"stepsDone,omitempty"`
 	StepsTotal int          `json:"stepsTotal,omitempty"`
 	Drift      []plan.Drift `json:"drift,omitempty"`
+	// DependsOn names applications that must be ready before.
+	DependsOn []string `json:"dependsOn,omitempty"`
+	// Blocked is what waits for an approval; nil when nothing does.
+	Blocked *plan.Blocked `json:"blocked,omitempty"`
 	// Diagnostics are those of the last render and plan.
 	Diagnostics diag.List     `json:"diagnostics,omitempty"`
 	Interval    time.Duration `json:"intervalNanoseconds,omitempty"`
 	NextRun     time.Time     `json:"nextRun,omitzero"`
+}
+
+// Failure is a revision that failed. It is not tried again until Git or its declaration moves, or somebody asks.
+type Failure struct {
+	Revision Revision  `json:"revision"`
+	At       time.Time `json:"at"`
+	// Reason is one CamelCase word, Message a sentence with the last log lines.
+	Reason  string `json:"reason"`
+	Message string `json:"message,omitempty"`
+	// Back is the last good revision where the application is back at it, since BackAt, or is going there: then BackAt is zero.
+	Back   Revision  `json:"back,omitzero"`
+	BackAt time.Time `json:"backAt,omitzero"`
+	// BackReason and BackMessage say why going back failed; empty when it did not.
+	BackReason  string `json:"backReason,omitempty"`
+	BackMessage string `json:"backMessage,omitempty"`
 }
 
 // Source is where desired state comes from.
@@ -145,11 +298,13 @@ type Source struct {
 	Changed time.Time `json:"changed,omitzero"`
 	Ready   bool      `json:"ready"`
 	// Message says why it is not ready, or what was noticed (a force-push, a moved tag).
-	Message    string        `json:"message,omitempty"`
-	Suspended  bool          `json:"suspended,omitempty"`
-	Interval   time.Duration `json:"intervalNanoseconds,omitempty"`
-	NextFetch  time.Time     `json:"nextFetch,omitzero"`
-	Conditions []Condition   `json:"conditions,omitempty"`
+	Message   string        `json:"message,omitempty"`
+	Suspended bool          `json:"suspended,omitempty"`
+	Interval  time.Duration `json:"intervalNanoseconds,omitempty"`
+	NextFetch time.Time     `json:"nextFetch,omitzero"`
+	// LastDelivery is the newest delivery about it; nil when there was none.
+	LastDelivery *Delivery   `json:"lastDelivery,omitempty"`
+	Conditions   []Condition `json:"conditions,omitempty"`
 }
 
 // Object is one object of an application's inventory.
@@ -163,6 +318,8 @@ type Object struct {
 	Labels  map[string]string `json:"labels,omitempty"`
 	// Status is set for workloads.
 	Status *plan.WorkloadStatus `json:"status,omitempty"`
+	// Suspension is set for what is left as it is.
+	Suspension *plan.Suspension `json:"suspension,omitempty"`
 	// Images and Containers are those of the pod template.
 	Images     []string `json:"images,omitempty"`
 	Containers []string `json:"containers,omitempty"`
@@ -280,11 +437,12 @@ type StepProgress struct {
 	Duration time.Duration `json:"durationNanoseconds,omitempty"`
 }
 
-// Description is everything that is known of one thing: exactly one of Object, Pod, Application and Source is set.
+// Description is everything that is known of one thing: exactly one of Object, Pod, Service, Application and Source is set.
 type Description struct {
 	Ref         object.Ref   `json:"ref"`
 	Object      *Object      `json:"object,omitempty"`
 	Pod         *Pod         `json:"pod,omitempty"`
+	Service     *Service     `json:"service,omitempty"`
 	Application *Application `json:"application,omitempty"`
 	Source      *Source      `json:"source,omitempty"`
 	// Pods are those of a workload, Objects those of an application.

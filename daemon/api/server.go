@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/fairlead-dev/fairlead/daemon/httpserve"
 )
 
 const (
@@ -44,25 +46,12 @@ func Serve(ctx context.Context, l net.Listener, b Backend) error {
 	srv := &http.Server{
 		Handler:           s.handler(),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       withPeer,
 		ReadHeaderTimeout: 10 * time.Second,
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		<-ctx.Done()
-		grace, stop := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-		defer stop()
-		if srv.Shutdown(grace) != nil {
-			srv.Close()
-		}
-	}()
-	err := srv.Serve(l)
-	cancel()
-	<-done
+	err := httpserve.Until(ctx, srv, l, closeTimeout)
+	cancel() // what goes on after an error of the listener
 	s.upgraded.Wait()
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
 	return err
 }
 
@@ -78,13 +67,20 @@ func (s *server) handler() http.Handler {
 	mux.Handle("GET /v1/status", call(func(ctx context.Context, _ struct{}) (Status, error) { return b.Status(ctx) }))
 	mux.Handle("GET /v1/applications", call(func(ctx context.Context, _ struct{}) ([]Application, error) { return b.Applications(ctx) }))
 	mux.Handle("GET /v1/sources", call(func(ctx context.Context, _ struct{}) ([]Source, error) { return b.Sources(ctx) }))
+	mux.Handle("GET /v1/images", call(func(ctx context.Context, _ struct{}) (Images, error) { return b.Images(ctx) }))
 	mux.Handle("POST /v1/objects", call(b.Objects))
 	mux.Handle("POST /v1/pods", call(b.Pods))
+	mux.Handle("POST /v1/services", call(b.Services))
 	mux.Handle("POST /v1/describe", call(b.Describe))
 	mux.Handle("POST /v1/reconcile", call(func(ctx context.Context, r reconcileRequest) (struct{}, error) {
 		return struct{}{}, b.Reconcile(ctx, r.Applications)
 	}))
+	mux.Handle("POST /v1/approve", call(b.Approve))
+	mux.Handle("POST /v1/suspend", call(b.Suspend))
+	mux.Handle("POST /v1/resume", call(b.Resume))
+	mux.Handle("POST /v1/notifications/test", call(b.TestNotification))
 	mux.Handle("POST /v1/plan", progress(b.Plan))
+	mux.Handle("POST /v1/preview", call(b.Preview))
 	mux.Handle("POST /v1/apply", progress(b.Apply))
 	mux.Handle("POST /v1/down", progress(b.Down))
 	mux.Handle("POST /v1/events", stream(func(ctx context.Context, q EventQuery, send func(line) error) error {

@@ -105,6 +105,23 @@ func peer(conn net.Conn) (uid uint32, err error) {
 	return cred.Uid, nil
 }
 
+type peerKey struct{}
+
+// withPeer remembers the user at the other end of a connection.
+func withPeer(ctx context.Context, conn net.Conn) context.Context {
+	uid, err := peer(conn)
+	if err != nil {
+		return ctx
+	}
+	return context.WithValue(ctx, peerKey{}, uid)
+}
+
+// Peer returns the user who makes the request that ctx belongs to; false when it did not come over a unix socket.
+func Peer(ctx context.Context) (uid uint32, known bool) {
+	uid, known = ctx.Value(peerKey{}).(uint32)
+	return uid, known
+}
+
 // Close ends listening and removes the socket.
 func (l *listener) Close() error {
 	os.Remove(l.path)

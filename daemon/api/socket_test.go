@@ -29,7 +29,7 @@ var (
 	web   = object.Ref{Group: "apps", Kind: "Deployment", Namespace: "shop", Name: "web"}
 	pod   = plan.PodKey{Namespace: "shop", Name: "web-1"}
 	state = apitest.State{
-		Status:       api.Status{Version: "v1", Started: now, PID: 4, Ready: true, Nodes: []api.Node{{Name: "n1", Reachable: true}}},
+		Status:       api.Status{Version: "v1", Started: now, PID: 4, Ready: true, Nodes: []api.Node{{Name: "n1", Reachable: true}}, Notifications: []api.NotificationChannel{{Name: "ops", Kind: "slack", Sent: 2}}},
 		Applications: []api.Application{{Name: "shop", Health: api.Healthy, Revision: api.Revision{ID: "abc", Short: "a", Committed: now}, Interval: time.Minute, Pending: &api.Counts{Add: 1}, Diagnostics: diag.List{{Severity: diag.Warning, Code: "c", Message: "m"}}}},
 		Sources:      []api.Source{{Name: "src", Type: "git", Location: "https://example.org/r", Ready: true}},
 		Objects:      []api.Object{{Ref: web, APIVersion: "apps/v1", Application: "shop", Status: &plan.WorkloadStatus{Ref: web, Desired: 2}, Manifest: []byte(`{"kind":"Deployment"}`), Labels: map[string]string{"app": "web"}}},
@@ -115,6 +115,13 @@ var calls = map[string]func(ctx context.Context, b api.Backend) (any, error){
 		var on events
 		res, err := b.Apply(ctx, api.ApplyRequest{Expect: state.Plan.Expect()}, on.add)
 		return []any{res, on}, err
+	},
+	"Approve": func(ctx context.Context, b api.Backend) (any, error) {
+		return b.Approve(ctx, api.ApproveRequest{Application: "shop", Digest: state.Approve.Approved.Digest})
+	},
+	"Images": func(ctx context.Context, b api.Backend) (any, error) { return b.Images(ctx) },
+	"TestNotification": func(ctx context.Context, b api.Backend) (any, error) {
+		return b.TestNotification(ctx, api.NotificationTest{Channel: "ops"})
 	},
 	"Down": func(ctx context.Context, b api.Backend) (any, error) {
 		var on events

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fairlead-dev/fairlead/daemon/images"
 	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/render"
 	"github.com/fairlead-dev/fairlead/render/diag"
@@ -22,6 +23,8 @@ import (
 type Declared struct {
 	Sources      []Source
 	Applications []Application
+	// Images are the policies for images, and the automations that follow them. What has errors is not among them.
+	Images images.Set
 	// Incomplete is true when a declaration could not even be told by its name. Then nothing that is
 	// missing here may be taken for removed.
 	Incomplete bool
@@ -42,8 +45,9 @@ type Application struct {
 	RetryInterval time.Duration
 	// Timeout bounds one pass; 0 leaves it to the daemon.
 	Timeout time.Duration
-	// Suspend leaves everything as it is.
-	Suspend bool
+	// Suspend leaves everything as it is; Suspension says until when and why, as far as that is declared.
+	Suspend    bool
+	Suspension plan.Suspension
 	// Manual plans, and applies only when asked to: an Argo CD Application without automated sync.
 	Manual bool
 	// Wait asks for the health of every object; HealthChecks for that of these.
@@ -59,6 +63,13 @@ type Application struct {
 	// without a name only the daemon's own keys are used.
 	Decrypt          bool
 	DecryptionSecret Ref
+	// MaxShare, in percent, and MaxCount are how much one plan may delete without an approval; nil leaves it to the
+	// settings. The digests that are approved are in Approved.
+	MaxShare, MaxCount *int
+	// RollbackOnFailure goes back to the last good revision when a newer one fails; nil leaves it to the settings.
+	RollbackOnFailure *bool
+	// Labels are those of the declaration.
+	Labels map[string]string
 	// Requested changes when somebody asks for a reconciliation through an annotation.
 	Requested string
 	// Origin is the file and line of the declaration.
@@ -117,6 +128,8 @@ type Source struct {
 	Suspend bool
 	// SecretRef is where the credentials come from; without a name there are none.
 	SecretRef Ref
+	// Verify says whose signature a revision has to have.
+	Verify Verification
 	// Requested changes when somebody asks for a fetch through an annotation.
 	Requested string
 	// Origin is the file and line of the declaration; of the first application for a derived source.
@@ -127,6 +140,24 @@ type Source struct {
 
 // Broken reports whether the declaration has errors: then what was fetched last stays in force.
 func (s Source) Broken() bool { return s.Findings.HasErrors() }
+
+// Verification says whose signature a revision has to have. Keys are read at every fetch, so that a changed list
+// counts at once.
+type Verification struct {
+	// Mode is HEAD, Tag or TagAndHEAD; empty asks for no signature.
+	Mode string
+	// SecretRef is the Secret whose keys are all files with public keys; without a name, KeyFiles are such files.
+	SecretRef Ref
+	KeyFiles  []string
+}
+
+// From says in words where the keys are.
+func (v Verification) From() string {
+	if v.SecretRef.Name != "" {
+		return v.SecretRef.String()
+	}
+	return strings.Join(v.KeyFiles, ", ")
+}
 
 // Repository is a Git repository and what to take from it. Of the reference fields the last one that
 // is set counts: branch, tag, semver, name, commit.
@@ -192,6 +223,7 @@ func (a Auth) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 func (d *Declared) sort() {
 	slices.SortFunc(d.Sources, func(a, b Source) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(d.Applications, func(a, b Application) int { return cmp.Compare(a.Name, b.Name) })
+	d.Images.Add(images.Set{})
 }
 
 // shownName is the name of what namespace/name declares. It depends on nothing but the two, since it

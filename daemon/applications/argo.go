@@ -10,6 +10,7 @@ import (
 
 	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/render"
+	"github.com/fairlead-dev/fairlead/render/diag"
 )
 
 // argoInterval is how often Argo CD looks at a repository by default.
@@ -91,6 +92,7 @@ func (rd *reader) readArgo(d declaration) {
 
 	base := Application{Application: plan.Application{Name: shownName(d.Namespace, d.Name)}, Ref: d.Ref, Origin: d.Origin, Interval: argoInterval, Wait: true, DeletionPolicy: Orphan}
 	base.Requested, base.Suspend = readAnnotations(r, x.Metadata)
+	readOwn(r, x.Metadata, &base)
 	if x.Spec.Destination.Server != "" && x.Spec.Destination.Name != "" {
 		r.error("invalid-value", "spec.destination", "has both server and name", "remove one")
 	}
@@ -148,6 +150,7 @@ func (rd *reader) readArgo(d declaration) {
 	if len(list) == 0 {
 		list, ats = []argoSource{{}}, []string{"spec.source"}
 	}
+	verify := rd.argoVerification(r, d.Namespace, x.Metadata)
 	for i, s := range list {
 		a := base
 		if len(list) > 1 {
@@ -156,7 +159,7 @@ func (rd *reader) readArgo(d declaration) {
 		a.Path, a.Render = readArgoSource(r, ats[i], s)
 		a.Render.DefaultNamespace = x.Spec.Destination.Namespace
 		if s.RepoURL != "" {
-			a.Source = rd.derive(r, ats[i], s)
+			a.Source = rd.derive(r, ats[i], s, verify)
 		}
 		rd.waiting = append(rd.waiting, waiting{index: len(rd.out.Applications), report: r})
 		rd.out.Applications = append(rd.out.Applications, a)
@@ -274,20 +277,33 @@ func kustomizeImage(s string) (json.RawMessage, bool) {
 }
 
 // derive returns the name of the source that an Argo CD source means. Applications that name the same
-// repository and revision share it.
-func (rd *reader) derive(r *reporter, at string, s argoSource) string {
+// repository and revision, and ask for the same signatures, share it.
+func (rd *reader) derive(r *reporter, at string, s argoSource, verify Verification) string {
 	revision := or(s.TargetRevision, "HEAD")
 	name := strings.TrimPrefix(strings.TrimSuffix(strings.TrimSuffix(ShownURL(s.RepoURL), "/"), ".git"), "https://") + "@" + revision
+	if verify.Mode != "" {
+		name += "+" + verify.Mode + ":" + verify.SecretRef.Namespace + "/" + verify.SecretRef.Name
+	}
+	chart := slices.IndexFunc(r.list, func(d diag.Diagnostic) bool { return d.Field == at+".chart" })
+	if chart >= 0 {
+		name += "#chart" // that is no repository, and is never asked
+	}
 	if _, known := rd.derived[name]; known {
 		return name
 	}
 	sr := &reporter{ref: r.ref, origin: r.origin}
-	out := Source{Name: name, Kind: Git, Origin: r.origin, Interval: argoInterval, Repository: Repository{URL: s.RepoURL}}
+	if chart >= 0 {
+		sr.list = append(sr.list, r.list[chart])
+	}
+	out := Source{Name: name, Kind: Git, Origin: r.origin, Interval: argoInterval, Repository: Repository{URL: s.RepoURL}, Verify: verify}
 	checkURL(sr, at+".repoURL", s.RepoURL)
 	out.Repository.SetRevision(s.TargetRevision)
 	checkReference(sr, at+".targetRevision", &out.Repository)
 	if badRef.MatchString(out.Repository.Revision) {
 		sr.error("invalid-value", at+".targetRevision", fmt.Sprintf("%q is neither a branch, a tag, a commit nor a range of versions", s.TargetRevision), "")
+	}
+	if verify.Mode != "" {
+		checkMode(sr, "metadata.annotations["+verifyModeNote+"]", verify.Mode, out.Repository)
 	}
 	out.SecretRef, out.Repository.Auth = rd.argoAuth(sr, at+".repoURL", s.RepoURL)
 	out.Repository.HideCredentials()

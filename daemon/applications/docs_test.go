@@ -32,6 +32,9 @@ func TestDocumented(t *testing.T) {
 		{"Kustomization (kustomize.toolkit.fluxcd.io/v1)", kustomizationFields},
 		{"Kustomization, only in v1beta2", kustomizationBetaFields},
 		{"Application (argoproj.io/v1alpha1)", argoFields},
+		{"ImageRepository (image.toolkit.fluxcd.io/v1 and v1beta2)", imageRepositoryFields},
+		{"ImagePolicy (image.toolkit.fluxcd.io/v1 and v1beta2)", imagePolicyFields},
+		{"ImageUpdateAutomation (image.toolkit.fluxcd.io/v1 and v1beta2)", imageAutomationFields},
 		{"Application: a source, below spec.source or spec.sources[]", argoSourceFields},
 	} {
 		fmt.Fprintf(&b, "\n## %s\n\n| Field | What becomes of it | Note |\n| --- | --- | --- |\n", section.title)

@@ -30,7 +30,11 @@ type gitRepository struct {
 			Name   string `json:"name"`
 			Commit string `json:"commit"`
 		} `json:"ref"`
-		SecretRef         nameRef  `json:"secretRef"`
+		SecretRef nameRef `json:"secretRef"`
+		Verify    *struct {
+			Mode      string  `json:"mode"`
+			SecretRef nameRef `json:"secretRef"`
+		} `json:"verify"`
 		Suspend           bool     `json:"suspend"`
 		Ignore            *string  `json:"ignore"`
 		RecurseSubmodules bool     `json:"recurseSubmodules"`
@@ -73,6 +77,14 @@ func (rd *reader) readGitRepository(d declaration, table *node) {
 			r.error("unknown-reference", "spec.secretRef.name", "there is no "+s.SecretRef.String(),
 				"declare it beside the GitRepository, or put it into configDir of the settings")
 		}
+	}
+	if v := g.Spec.Verify; v != nil {
+		mode := or(v.Mode, "HEAD")
+		if mode == "head" {
+			mode = "HEAD" // as Flux wrote it at first
+		}
+		s.Verify = rd.verification(r, "spec.verify", mode, Ref{Kind: "Secret", Namespace: d.Namespace, Name: v.SecretRef.Name})
+		checkMode(r, "spec.verify.mode", mode, s.Repository)
 	}
 	s.Repository.HideCredentials()
 	s.Findings = r.list
@@ -162,6 +174,7 @@ func (rd *reader) readKustomization(d declaration, table *node) {
 	a := k.Spec.application(r, "spec.", d.Namespace)
 	a.Name, a.Ref, a.Origin = shownName(d.Namespace, d.Name), d.Ref, d.Origin
 	a.Requested, _ = readAnnotations(r, k.Metadata)
+	readOwn(r, k.Metadata, &a)
 
 	w := waiting{index: len(rd.out.Applications), report: r}
 	if ref := k.Spec.SourceRef; ref.Kind != "" && ref.Name != "" {

@@ -27,6 +27,7 @@ func IsDeclaration(ref object.Ref) bool {
 	case ref.Group == fluxSource && ref.Kind == "GitRepository":
 	case ref.Group == fluxKustomize && ref.Kind == "Kustomization":
 	case ref.Group == argo && ref.Kind == "Application":
+	case ref.Group == fluxImage && (ref.Kind == "ImageRepository" || ref.Kind == "ImagePolicy" || ref.Kind == "ImageUpdateAutomation"):
 	default:
 		return false
 	}
@@ -54,7 +55,7 @@ func Read(objs []object.Object, secrets Secrets, also ...Declared) (Declared, di
 		kustomizeBeta:  tree(metadataFields, kustomizationFields, kustomizationBetaFields),
 		argoApp:        tree(metadataFields, argoTable()),
 		argoRepository: argoCredentials(objs),
-		derived:        map[string]int{},
+		derived:        map[string]int{}, images: imageTables(),
 	}
 	for _, d := range once(objs, rd) {
 		rd.read(d)
@@ -79,6 +80,7 @@ type reader struct {
 	gitRepository, gitBeta       *node
 	kustomization, kustomizeBeta *node
 	argoApp                      *node
+	images                       map[string]*node // by kind
 	argoRepository               []argoCredential
 	out                          Declared
 	loose                        diag.List
@@ -139,7 +141,8 @@ func once(objs []object.Object, rd *reader) []declaration {
 // says is the part of a declaration that has a meaning.
 func says(content map[string]any) any {
 	u := unstructured.Unstructured{Object: content}
-	return []any{content["apiVersion"], content["spec"], u.GetFinalizers()}
+	notes := u.GetAnnotations()
+	return []any{content["apiVersion"], content["spec"], u.GetFinalizers(), notes[verifyModeNote], notes[verifySecretNote]}
 }
 
 // place names a file and, where there are several, the source.
@@ -177,6 +180,13 @@ func (rd *reader) read(d declaration) {
 			unknown("v1", "v1beta2")
 		}
 		rd.readKustomization(d, table)
+	case d.Group == fluxImage:
+		switch version {
+		case "v1", "v1beta2":
+		default:
+			unknown("v1", "v1beta2")
+		}
+		rd.readImage(d)
 	default:
 		if version != "v1alpha1" {
 			unknown("v1alpha1")
@@ -200,6 +210,7 @@ func decode(r *reporter, table *node, content map[string]any, into any) {
 // meta is the metadata that is read of a declaration.
 type meta struct {
 	Annotations map[string]string `json:"annotations"`
+	Labels      map[string]string `json:"labels"`
 	Finalizers  []string          `json:"finalizers"`
 }
 

@@ -111,6 +111,18 @@ func dump(d Declared) string {
 		b.WriteString("application\n")
 		show(&b, "  ", reflect.ValueOf(a))
 	}
+	for _, x := range d.Images.Repositories {
+		b.WriteString("image repository\n")
+		show(&b, "  ", reflect.ValueOf(x))
+	}
+	for _, x := range d.Images.Policies {
+		b.WriteString("image policy\n")
+		show(&b, "  ", reflect.ValueOf(x))
+	}
+	for _, x := range d.Images.Automations {
+		b.WriteString("image automation\n")
+		show(&b, "  ", reflect.ValueOf(x))
+	}
 	if d.Incomplete {
 		b.WriteString("incomplete\n")
 	}

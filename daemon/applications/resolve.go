@@ -19,37 +19,42 @@ type Lookup func(ref Ref) (map[string][]byte, bool)
 
 // ResolveSubstitutions returns all variables of an application: those of SubstituteFrom, of which later
 // ones win, and over them the inline ones. Line breaks in values are left out, as Flux does. Without any
-// variable it returns nil, which turns substitution off.
-func ResolveSubstitutions(a Application, lookup Lookup) (map[string]string, diag.List) {
+// variable it returns nil, which turns substitution off. secret are the names of those whose values come from Secrets, sorted.
+func ResolveSubstitutions(a Application, lookup Lookup) (values map[string]string, secret []string, found diag.List) {
 	r := &reporter{ref: a.Ref, origin: a.Origin}
-	out := map[string]string{}
-	for i, from := range a.SubstituteFrom {
+	out, from := map[string]string{}, map[string]string{}
+	for i, ref := range a.SubstituteFrom {
 		at := fmt.Sprintf("spec.postBuild.substituteFrom[%d]", i)
-		data, ok := lookup(from)
+		data, ok := lookup(ref)
 		if !ok {
-			if !from.Optional {
-				r.error("unknown-reference", at, "there is no "+from.String(), "declare it, or set optional: true")
+			if !ref.Optional {
+				r.error("unknown-reference", at, "there is no "+ref.String(), "declare it, or set optional: true")
 			}
 			continue
 		}
 		for _, name := range sortedKeys(data) {
 			switch {
 			case !variableName.MatchString(name):
-				r.error("invalid-value", at, fmt.Sprintf("the key %q of %s cannot be the name of a variable", name, from), variableRule)
+				r.error("invalid-value", at, fmt.Sprintf("the key %q of %s cannot be the name of a variable", name, ref), variableRule)
 			case !utf8.Valid(data[name]) || bytes.IndexByte(data[name], 0) >= 0:
-				r.error("invalid-value", at, fmt.Sprintf("the value of %s in %s is not text", name, from), "")
+				r.error("invalid-value", at, fmt.Sprintf("the value of %s in %s is not text", name, ref), "")
 			default:
-				out[name] = strings.ReplaceAll(string(data[name]), "\n", "")
+				out[name], from[name] = strings.ReplaceAll(string(data[name]), "\n", ""), ref.Kind
 			}
 		}
 	}
 	for name, value := range a.Render.Substitute {
-		out[name] = strings.ReplaceAll(value, "\n", "")
+		out[name], from[name] = strings.ReplaceAll(value, "\n", ""), ""
+	}
+	for _, name := range sortedKeys(from) {
+		if from[name] == "Secret" {
+			secret = append(secret, name)
+		}
 	}
 	if len(out) == 0 {
 		out = nil
 	}
-	return out, r.list
+	return out, secret, r.list
 }
 
 // ResolveDecryption returns the age keys of an application's decryption Secret: the lines of its keys

@@ -48,7 +48,7 @@ error: spec.postBuild.substituteFrom[0]: the value of nul in ConfigMap a/bad is 
 `},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, diags := ResolveSubstitutions(Application{Render: render.Options{Substitute: tt.inline}, SubstituteFrom: tt.from}, lookup)
+			got, _, diags := ResolveSubstitutions(Application{Render: render.Options{Substitute: tt.inline}, SubstituteFrom: tt.from}, lookup)
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}

@@ -1,9 +1,8 @@
 package applications
 
 const (
-	noCluster   = "fairlead runs on Docker hosts; there is no other cluster"
-	noSignature = "commit signatures are not checked yet; remove it, or the application would run unverified"
-	cloudOnly   = "only credentials from a Secret are supported"
+	noCluster = "fairlead runs on Docker hosts; there is no other cluster"
+	cloudOnly = "only credentials from a Secret are supported"
 )
 
 // metadataFields are those of every declaration.
@@ -14,7 +13,7 @@ var metadataFields = []field{
 	{path: "metadata.name", kind: text, use: honoured, required: true},
 	{path: "metadata.namespace", kind: text, use: honoured},
 	{path: "metadata.annotations", kind: textMap, use: honoured},
-	{path: "metadata.labels", kind: textMap, use: ignored},
+	{path: "metadata.labels", kind: textMap, use: honoured},
 	{path: "metadata.finalizers", kind: texts, use: honoured},
 	{path: "metadata.generateName", kind: text, use: refused, note: "a declaration needs a name that stays"},
 	{path: "metadata.creationTimestamp", kind: anything, use: ignored},
@@ -50,7 +49,10 @@ var gitRepositoryFields = []field{
 	{path: "spec.recurseSubmodules", kind: boolean, use: honoured},
 	{path: "spec.sparseCheckout", kind: texts, use: honoured},
 	{path: "spec.include", kind: anything, use: refused, note: "declare an application for each repository"},
-	{path: "spec.verify", kind: anything, use: refused, note: noSignature},
+	{path: "spec.verify", kind: object_, use: honoured},
+	{path: "spec.verify.mode", kind: text, use: honoured, values: []string{"HEAD", "Tag", "TagAndHEAD", "head"}},
+	{path: "spec.verify.secretRef", kind: object_, use: honoured, required: true},
+	{path: "spec.verify.secretRef.name", kind: text, use: honoured, required: true},
 	{path: "spec.proxySecretRef", kind: anything, use: refused, note: "set HTTPS_PROXY for the daemon"},
 }
 

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -24,7 +23,7 @@ import (
 	"github.com/fairlead-dev/fairlead/daemon/telemetry"
 )
 
-// Run runs one command line and returns the exit code.
+// Run runs one command line and returns the exit code. When ctx ends, the command ends in good order.
 func Run(ctx context.Context, env Env) int {
 	if env.Now == nil {
 		env.Now = time.Now
@@ -38,11 +37,6 @@ func Run(ctx context.Context, env Env) int {
 	root.SetIn(env.Stdin)
 	root.SetOut(env.Stdout)
 	root.SetErr(env.Stderr)
-
-	// The first signal ends the command in good order; the second kills it, as nothing catches it.
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	defer context.AfterFunc(ctx, stop)()
 
 	err := root.ExecuteContext(ctx)
 	var exit exitCode
@@ -85,6 +79,7 @@ type app struct {
 	selector      string
 	output        string
 	level         string
+	log           settings.Log // the settings file's
 }
 
 const rootLong = `Fairlead keeps Docker hosts running true to Git: it renders the Kubernetes manifests of a Git
@@ -132,8 +127,8 @@ func (a *app) root() *cobra.Command {
 			c.AddCommand(cmd)
 		}
 	}
-	group("run", a.upCmd(), a.runCmd(), a.planCmd(), a.applyCmd(), a.validateCmd(), a.reconcileCmd(), a.downCmd())
-	group("see", a.statusCmd(), a.getCmd(), a.describeCmd(), a.eventsCmd())
+	group("run", a.upCmd(), a.runCmd(), a.planCmd(), a.previewCmd(), a.applyCmd(), a.validateCmd(), a.reconcileCmd(), a.approveCmd(), a.suspendCmd(), a.resumeCmd(), a.downCmd())
+	group("see", a.statusCmd(), a.getCmd(), a.describeCmd(), a.whyCmd(), a.eventsCmd(), a.notifyCmd())
 	group("pods", a.logsCmd(), a.execCmd())
 	c.AddCommand(a.versionCmd(), a.renderWorkerCmd())
 	return c
@@ -156,6 +151,7 @@ func (a *app) defaults(c *cobra.Command) {
 		s.Socket = cmp.Or(a.Getenv("FAIRLEAD_SOCKET"), file.Socket, filepath.Join(s.StateDir, socketName))
 	}
 	s.Socket = absolute(s.Socket)
+	a.log = file.Log
 }
 
 // absolute makes a path independent of the current directory; what cannot be is left as it is.
@@ -203,17 +199,22 @@ func (a *app) with(ctx context.Context, access Access, f func(api.Backend) error
 	return errors.Join(f(b), done())
 }
 
-// logger returns the daemon's logger. It writes to stderr.
+// logger returns the daemon's logger, as flags and the settings file have it. It writes to stderr.
 func (a *app) logger(w io.Writer) (zerolog.Logger, error) {
+	for _, wrong := range (settings.Settings{Log: a.log}).WithDefaults().Check() {
+		if strings.HasPrefix(wrong, "log.") {
+			return zerolog.Nop(), errors.New(wrong)
+		}
+	}
 	format := telemetry.Console
-	switch a.output {
+	switch cmp.Or(a.output, a.log.Format) {
 	case "", "text", "console":
 	case "json":
 		format = telemetry.JSON
 	default:
 		return zerolog.Nop(), fmt.Errorf("unknown output format %q: use text or json", a.output)
 	}
-	return telemetry.NewLogger(w, telemetry.LogOptions{Format: format, Level: a.level, Color: a.color(w), Now: a.Now})
+	return telemetry.NewLogger(w, telemetry.LogOptions{Format: format, Level: cmp.Or(a.level, a.log.Level), Color: a.color(w), Now: a.Now})
 }
 
 // color reports whether w takes colours.

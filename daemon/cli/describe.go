@@ -43,8 +43,13 @@ Kinds: ` + kindHelp() + `.`,
 			if err != nil {
 				return err
 			}
-			if r.kind == "Event" || r.kind == "Node" {
+			switch r.kind {
+			case "Event", "Node", "EndpointSlice":
 				return fmt.Errorf("describe does not know %s; use `fairlead get %s -o yaml`", r.plural, r.plural)
+			case "Endpoints": // they are shown with their Service
+				if r, err = findResource("service"); err != nil {
+					return err
+				}
 			}
 			return a.with(c.Context(), Look, func(b api.Backend) error {
 				ref, err := a.find(c.Context(), b, r, name)
@@ -138,6 +143,8 @@ func (d describer) describe(v api.Description) {
 	switch {
 	case v.Pod != nil:
 		d.pod(*v.Pod)
+	case v.Service != nil:
+		d.service(*v.Service)
 	case v.Application != nil:
 		d.application(*v.Application, v.Objects)
 	case v.Source != nil:
@@ -277,6 +284,9 @@ func (d describer) object(o api.Object) {
 	d.field("Application", o.Application)
 	d.field("Written in", o.Origin.String())
 	d.when("Applied first", o.Created)
+	if o.Suspension != nil {
+		d.field("Suspended", o.Suspension.String())
+	}
 	d.lines("Labels", keyValues(o.Labels))
 	d.field("Selector", o.Selector)
 	if s := o.Status; s != nil {
@@ -356,17 +366,22 @@ func (d describer) application(a api.Application, objects []api.Object) {
 	d.field("Path", a.Path)
 	d.field("Declared by", a.DeclaredBy)
 	d.field("Revision", revision(a.Revision))
+	d.field("Signed", a.Revision.Signed())
 	d.field("Applied", revision(a.Applied))
 	d.when("Last applied", a.LastApplied)
 	d.raw("Health", d.health(a.Health))
 	d.field("Reason", a.Reason)
-	d.field("Message", a.Message)
+	d.lines("Message", strings.Split(a.Message, "\n"))
+	d.failure(a.Failure)
 	phase := a.Phase
 	if a.Pending != nil {
 		phase += fmt.Sprintf(", %s steps; %d to add, %d to change, %d to destroy", ratio(a.StepsDone, a.StepsTotal), a.Pending.Add, a.Pending.Change, a.Pending.Destroy)
 	}
 	d.field("Phase", phase)
-	if a.Suspended {
+	switch {
+	case a.Suspension != nil:
+		d.field("Suspended", a.Suspension.String())
+	case a.Suspended:
 		d.field("Suspended", "true")
 	}
 	if a.Interval > 0 {
@@ -394,12 +409,28 @@ func (d describer) application(a api.Application, objects []api.Object) {
 	d.table("Objects", t)
 }
 
+// failure writes what is known of a revision that failed.
+func (d describer) failure(f *api.Failure) {
+	if f == nil {
+		return
+	}
+	d.field("Failed", revision(f.Revision))
+	d.when("Failed at", f.At)
+	d.field("Failed with", f.Reason)
+	d.field("Back at", revision(f.Back))
+	d.when("Back since", f.BackAt)
+	if f.BackReason != "" {
+		d.lines("Not back", strings.Split(f.BackReason+": "+f.BackMessage, "\n"))
+	}
+}
+
 func (d describer) source(s api.Source) {
 	d.field("Name", s.Name)
 	d.field("Type", s.Type)
 	d.field("Location", s.Location)
 	d.field("Ref", s.Ref)
 	d.field("Revision", revision(s.Revision))
+	d.field("Signed", s.Revision.Signed())
 	d.when("Committed", s.Revision.Committed)
 	d.when("Fetched", s.Fetched)
 	d.when("Changed", s.Changed)

@@ -21,7 +21,7 @@ func (a *app) reconcileCmd() *cobra.Command {
 		Short: "Make the daemon look again at once",
 		Long: `Make the daemon fetch and plan the applications (all when none are named) at once, as if their interval had
 passed. It does not wait; ` + "`fairlead events --watch`" + ` shows what comes of it. What ` + "`fairlead down`" + ` suspended
-is reconciled again.`,
+is reconciled again, and a revision that failed is tried again.`,
 		Example: `  fairlead reconcile
   fairlead reconcile shop blog`,
 		ValidArgsFunction: a.completeApplications,
@@ -152,7 +152,7 @@ func confirm(ctx context.Context, r io.Reader, w io.Writer) (bool, error) {
 		if g.err != nil && !errors.Is(g.err, io.EOF) {
 			return false, fmt.Errorf("read the answer: %w", g.err)
 		}
-		if g.err == io.EOF {
+		if errors.Is(g.err, io.EOF) {
 			fmt.Fprintln(w)
 		}
 		word := strings.ToLower(strings.TrimSpace(g.line))

@@ -61,6 +61,10 @@ type Settings struct {
 	// AllowUnsupported leaves out objects of kinds that fairlead does not run instead of failing.
 	AllowUnsupported bool
 	Auth             Auth
+	// VerifyKeys are files with the public keys of who may sign; empty asks for no signature. VerifyMode is what has
+	// to be signed; empty for the commit.
+	VerifyKeys []string
+	VerifyMode string
 
 	// Engine is the address of the Docker engine; empty for DOCKER_HOST or the default socket.
 	Engine   string

@@ -31,6 +31,25 @@ func refs(ctx context.Context, b api.Backend, r resource, namespace, name string
 		for _, p := range pods {
 			add(p.Namespace, p.Name)
 		}
+	case "Service", "Endpoints":
+		services, err := b.Services(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range services {
+			add(s.Namespace, s.Name)
+		}
+	case "EndpointSlice":
+		q.Names = nil
+		services, err := b.Services(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range services {
+			for _, slice := range s.Slices {
+				add(s.Namespace, slice.Name)
+			}
+		}
 	case "Application":
 		apps, err := b.Applications(ctx)
 		if err != nil {

@@ -22,7 +22,7 @@ func (a *app) getCmd() *cobra.Command {
 		Long: `List what runs and what is known, in kubectl's form.
 
 Kinds: ` + kindHelp() + `;
-and all, which is pods, deployments, replicasets and jobs.
+and all, which is pods, services, deployments, replicasets and jobs.
 
 -o json and -o yaml give objects and pods in Kubernetes' form; the values of Secrets are in none of them.`,
 		Example: `  fairlead get pods -n shop -l app=web -o wide
@@ -98,6 +98,23 @@ func (a *app) tables(ctx context.Context, b api.Backend, want []wanted) (out []t
 				return nil, nil, err
 			}
 			t = podTable(pods, wide, now)
+		case "Service", "Endpoints", "EndpointSlice":
+			q.Kinds = nil
+			if w.kind == "EndpointSlice" {
+				q.Names = nil // a slice is not called as its Service is
+			}
+			services, err := b.Services(ctx, q)
+			if err != nil {
+				return nil, nil, err
+			}
+			switch w.kind {
+			case "Service":
+				t = serviceTable(services, wide, now)
+			case "Endpoints":
+				t = endpointsTable(services, now)
+			default:
+				t = sliceTable(services, w.names, now)
+			}
 		case "Application":
 			apps, err := b.Applications(ctx)
 			if err != nil {
@@ -116,6 +133,16 @@ func (a *app) tables(ctx context.Context, b api.Backend, want []wanted) (out []t
 				return nil, nil, err
 			}
 			t = nodeTable(named(st.Nodes, w.names, func(n api.Node) string { return string(n.Name) }))
+		case "ImagePolicy", "ImageUpdateAutomation":
+			all, err := b.Images(ctx)
+			if err != nil {
+				return nil, nil, err
+			}
+			if w.kind == "ImagePolicy" {
+				t = imagePolicyTable(inNamespace(named(all.Policies, w.names, func(p api.ImagePolicy) string { return p.Name }), q.Namespace, func(p api.ImagePolicy) string { return p.Namespace }), now)
+			} else {
+				t = imageAutomationTable(inNamespace(named(all.Automations, w.names, func(x api.ImageAutomation) string { return x.Name }), q.Namespace, func(x api.ImageAutomation) string { return x.Namespace }), now)
+			}
 		case "Event":
 			if len(w.names) > 0 {
 				return nil, nil, errors.New("events have no names; `fairlead describe KIND NAME` shows those of one thing")

@@ -137,8 +137,9 @@ func (v *liveView) run(ctx context.Context, resized <-chan os.Signal) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	changed := make(chan struct{}, 1)
-	watched := make(chan error, 1)
+	watched, unwatched := make(chan error, 1), make(chan struct{})
 	go func() {
+		defer close(unwatched)
 		watched <- v.b.Watch(ctx, func() {
 			select {
 			case changed <- struct{}{}:
@@ -154,7 +155,7 @@ func (v *liveView) run(ctx context.Context, resized <-chan os.Signal) error {
 		anew := false
 		select {
 		case <-ctx.Done():
-			_ = <-watched // its error is only that ctx ended
+			<-unwatched
 			return nil
 		case err := <-watched:
 			if ctx.Err() != nil {
@@ -173,13 +174,13 @@ func (v *liveView) run(ctx context.Context, resized <-chan os.Signal) error {
 		w, h, err := v.size()
 		if err != nil {
 			cancel()
-			<-watched
+			<-unwatched
 			return fmt.Errorf("ask the terminal for its size: %w", err)
 		}
 		v.model.Now = v.now()
 		if err := v.draw(live.Render(v.model, w, h, v.color), anew); err != nil {
 			cancel()
-			<-watched
+			<-unwatched
 			return err
 		}
 		select {

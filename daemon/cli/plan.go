@@ -27,6 +27,8 @@ func (a *app) sourceFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.Name, "name", "", "name of the application (default: made from the repository and the path)")
 	f.StringVarP(&s.Namespace, "namespace", "n", "", "namespace of objects that name none (default \"default\")")
 	f.BoolVar(&s.AllowUnsupported, "allow-unsupported", false, "leave out objects of kinds that are not run, instead of failing")
+	f.StringSliceVar(&s.VerifyKeys, "verify-keys", nil, "use only what is signed with a key in this file: OpenPGP, authorized_keys or allowed_signers (may be repeated)")
+	f.StringVar(&s.VerifyMode, "verify-mode", "", "what has to be signed: HEAD (the commit), Tag or TagAndHEAD (default HEAD)")
 	f.StringVar(&s.Auth.Username, "username", "", "user name for https")
 	f.StringVar(&s.Auth.PasswordFile, "password-file", "", "file with the password or token for https")
 	f.StringVar(&s.Auth.SSHKeyFile, "ssh-key", "", "private key for ssh (default: the ssh agent's keys)")
@@ -49,7 +51,7 @@ func (a *app) locate(args []string) {
 
 func (a *app) planCmd() *cobra.Command {
 	var apps []string
-	var out string
+	var out, against string
 	var detailed bool
 	c := &cobra.Command{
 		Use:   "plan [REPO_OR_DIR]",
@@ -59,18 +61,26 @@ func (a *app) planCmd() *cobra.Command {
 Without REPO_OR_DIR it plans the applications of the daemon or of the settings file, and --ref plans them
 at another branch, tag or commit than the one they follow.
 
+With --against it compares two revisions of Git and does not look at what runs: the plan is of what the change
+itself does, for every application that it touches, those included that only one of the two declares. The
+same two commits always give the same plan.
+
 The last line is "Plan: N to add, N to change, N to destroy." or begins with "No changes.". Objects and pods
 count alike; a replaced pod counts as one added and one destroyed.
 
 Exit codes: 0, and 1 on an error. With --detailed-exitcode: 0 nothing to do, 2 changes pending, 1 error.`,
 		Example: `  fairlead plan https://git.example.org/shop.git --path overlays/prod
   fairlead plan . --out shop.plan && fairlead apply --plan shop.plan
-  fairlead plan --ref feature --detailed-exitcode`,
+  fairlead plan --ref feature --detailed-exitcode
+  fairlead plan https://git.example.org/shop.git --ref feature --against main -o markdown`,
 		Args:              args(0, 1, "at most one REPO_OR_DIR"),
 		ValidArgsFunction: directories,
 		RunE: func(c *cobra.Command, args []string) error {
 			a.locate(args)
-			req := api.PlanRequest{Applications: apps}
+			req := api.PlanRequest{Applications: apps, Against: against}
+			if against != "" && out != "" {
+				return errors.New("--out cannot be used with --against: a plan from Git to Git says nothing of what runs, so it cannot be applied")
+			}
 			if a.settings.Location == "" {
 				req.Ref = a.settings.Ref
 			}
@@ -90,23 +100,30 @@ Exit codes: 0, and 1 on an error. With --detailed-exitcode: 0 nothing to do, 2 c
 					return err
 				}
 			}
-			switch {
-			case res.Failed():
-				return exitCode(1)
-			case detailed && res.Pending():
-				return exitCode(2)
-			}
-			return nil
+			return planExit(res.Failed(), detailed && res.Pending())
 		},
 	}
 	a.sourceFlags(c.Flags())
 	a.pruneFlag(c.Flags())
 	c.Flags().StringSliceVar(&apps, "application", nil, "plan only this application (may be repeated)")
 	completes(c, "application", a.completeApplications)
+	c.Flags().StringVar(&against, "against", "", "compare with this branch, tag or commit instead of with what runs")
 	c.Flags().StringVar(&out, "out", "", "save the plan to this file, for apply --plan")
 	c.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit code 0 nothing to do, 2 changes pending, 1 error")
 	a.formats(c, "text", "json", "yaml", "markdown")
 	return c
+}
+
+// planExit is how a command ends that shows what would be done: with 1 when that cannot be, and with 2 when told is
+// true, so that a script learns that something is to be done.
+func planExit(failed, told bool) error {
+	switch {
+	case failed:
+		return exitCode(1)
+	case told:
+		return exitCode(2)
+	}
+	return nil
 }
 
 func (a *app) printPlan(res api.PlanResult) error {
@@ -129,9 +146,10 @@ func (a *app) applyCmd() *cobra.Command {
 		Short: "Make one pass and wait until it is done",
 		Long: `Make one pass: fetch, plan, carry the plan out, and wait until everything is ready or has failed.
 
-With --plan it does exactly what a saved plan says. It refuses when the commit or the state of the engine
-has moved since the plan was made, and says what was expected and what is there. The plan knows the
-REPO_OR_DIR and flags that it was made with; credentials are read again from their files.`,
+With --plan it does exactly what a saved plan says. It refuses when the commit, the contents of the
+directory or the state of the engine has moved since the plan was made, and says what was expected and what
+is there. The plan knows the REPO_OR_DIR and flags that it was made with; credentials are read again from
+their files.`,
 		Example: `  fairlead apply . --path overlays/dev
   fairlead plan . --out shop.plan && fairlead apply --plan shop.plan`,
 		Args:              args(0, 1, "at most one REPO_OR_DIR"),

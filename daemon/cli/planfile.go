@@ -30,6 +30,9 @@ type planSource struct {
 	Prune            bool   `json:"prune"`
 	AllowUnsupported bool   `json:"allowUnsupported,omitempty"`
 	Auth             Auth   `json:"auth,omitzero"`
+	// VerifyKeys and VerifyMode hold for who applies the plan as they did for who made it.
+	VerifyKeys []string `json:"verifyKeys,omitempty"`
+	VerifyMode string   `json:"verifyMode,omitempty"`
 }
 
 // savedSource returns what a plan file says of the command line.
@@ -37,7 +40,10 @@ func savedSource(s Settings) *planSource {
 	if s.Location == "" {
 		return nil
 	}
-	p := &planSource{s.Location, s.Name, s.Path, s.Ref, s.Namespace, s.Prune, s.AllowUnsupported, s.Auth}
+	p := &planSource{s.Location, s.Name, s.Path, s.Ref, s.Namespace, s.Prune, s.AllowUnsupported, s.Auth, nil, s.VerifyMode}
+	for _, file := range s.VerifyKeys {
+		p.VerifyKeys = append(p.VerifyKeys, absolute(file))
+	}
 	if fi, err := os.Stat(p.Location); err == nil && fi.IsDir() {
 		p.Location = absolute(p.Location)
 	}
@@ -51,6 +57,7 @@ func savedSource(s Settings) *planSource {
 func (p planSource) into(s *Settings) {
 	s.Location, s.Name, s.Path, s.Ref, s.Namespace = p.Location, p.Name, p.Path, p.Ref, p.Namespace
 	s.Prune, s.AllowUnsupported, s.Auth = p.Prune, p.AllowUnsupported, p.Auth
+	s.VerifyKeys, s.VerifyMode = p.VerifyKeys, p.VerifyMode
 }
 
 // savePlan writes a plan in one go, readable for its owner only: names and images are nobody else's business.

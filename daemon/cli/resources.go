@@ -42,6 +42,9 @@ func resources() []resource {
 		{"apps", "Deployment", "deployments", []string{"deploy"}, true},
 		{"apps", "ReplicaSet", "replicasets", []string{"rs"}, true},
 		{"batch", "Job", "jobs", nil, true},
+		{"", "Service", "services", []string{"svc"}, true},
+		{"", "Endpoints", "endpoints", []string{"ep"}, true},
+		{"discovery.k8s.io", "EndpointSlice", "endpointslices", nil, true},
 		{"", "ConfigMap", "configmaps", []string{"cm"}, true},
 		{"", "Secret", "secrets", nil, true},
 		{"", "ServiceAccount", "serviceaccounts", []string{"sa"}, true},
@@ -49,12 +52,14 @@ func resources() []resource {
 		{api.Group, "Application", "applications", []string{"app", "apps"}, false},
 		{api.Group, "Source", "sources", []string{"src"}, false},
 		{api.Group, "Node", "nodes", []string{"no"}, false},
+		{"image.toolkit.fluxcd.io", "ImagePolicy", "imagepolicies", []string{"images"}, true},
+		{"image.toolkit.fluxcd.io", "ImageUpdateAutomation", "imageupdateautomations", []string{"imageautomations"}, true},
 		{"", "Event", "events", []string{"ev"}, true},
 	}
 }
 
 // all is what `get all` shows.
-func all() []string { return []string{"pods", "deployments", "replicasets", "jobs"} }
+func all() []string { return []string{"pods", "services", "deployments", "replicasets", "jobs"} }
 
 func findResource(name string) (resource, error) {
 	rs := resources()

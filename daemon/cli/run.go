@@ -73,8 +73,8 @@ SIGTERM and SIGINT end it. What runs goes on running.`,
 // daemonFlags adds what up and run have in common.
 func (a *app) daemonFlags(c *cobra.Command) {
 	c.Flags().StringVar(&a.settings.Listen, "listen", "", "address for /healthz, /readyz and /metrics, for example 127.0.0.1:9464 (default: the settings file's, or none)")
-	c.Flags().StringVar(&a.level, "log-level", "info", "debug, info, warn or error")
-	_ = c.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp)) // fails only for a flag that does not exist
+	c.Flags().StringVar(&a.level, "log-level", "", "trace, debug, info, warn or error (default: the settings file's, or info)")
+	_ = c.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"trace", "debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp)) // fails only for a flag that does not exist
 	a.formats(c, "text", "json")
 }
 

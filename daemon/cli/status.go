@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -77,9 +78,16 @@ func (a *app) printStatus(st api.Status, apps []api.Application, daemon bool) er
 		table table
 	}{
 		{"Nodes", nodeTable(st.Nodes)},
+		{"Services are served by", registryTable(st.Nodes, now)},
 		{"Sources", sourceTable(st.Sources, wide, now)},
 		{"Applications", applicationTable(apps, wide, now)},
+		{"Hooks", hookTable(st.Hooks)},
+		{"Deliveries", deliveryTable(st.Sources, now)},
+		{"Notifications", channelTable(st.Notifications, now)},
 	} {
+		if st.Hooks == nil && (t.title == "Hooks" || t.title == "Deliveries") || len(st.Notifications) == 0 && t.title == "Notifications" {
+			continue
+		}
 		fmt.Fprintf(a.Stdout, "\n%s\n", planview.Paint(color, planview.Bold, t.title))
 		if len(t.table.rows) == 0 {
 			fmt.Fprintln(a.Stdout, "none")
@@ -93,19 +101,71 @@ func (a *app) printStatus(st api.Status, apps []api.Application, daemon bool) er
 }
 
 func nodeTable(nodes []api.Node) table {
-	t := table{head: []string{"NAME", "STATUS", "PODS", "ENGINE", "API", "CPUS", "MEMORY", "MESSAGE"}}
+	t := table{head: []string{"NAME", "STATUS", "PODS", "SERVICES", "ENGINE", "API", "CPUS", "MEMORY", "MESSAGE"}}
 	for _, n := range nodes {
 		state := "Ready"
 		if !n.Reachable {
 			state = "NotReady"
 		}
 		cells := []string{
-			string(n.Name), state, ratio(n.PodsReady, n.Pods), orNone(n.EngineVersion), orNone(n.APIVersion),
+			string(n.Name), state, ratio(n.PodsReady, n.Pods), strconv.Itoa(n.Services), orNone(n.EngineVersion), orNone(n.APIVersion),
 			number(n.CPUs), bytesOf(n.MemoryBytes), n.Message,
 		}
 		node, _ := findResource("node")
 		t.rows = append(t.rows, row{node.ref("", string(n.Name)), cells})
 		t.items = append(t.items, own("Node", n))
+	}
+	return t
+}
+
+// registryTable shows what serves the Services of nodes.
+func registryTable(nodes []api.Node, now time.Time) table {
+	t := table{head: []string{"NODE", "REGISTRY", "SET", "TOOK", "STATE"}}
+	for _, n := range nodes {
+		for _, r := range n.Registries {
+			t.rows = append(t.rows, row{cells: append([]string{string(n.Name)}, registryCells(r, now)...)})
+		}
+	}
+	return t
+}
+
+func registryCells(r api.Registry, now time.Time) []string {
+	set, state := "never", "as wanted"
+	if !r.Set.IsZero() {
+		set = age(now, r.Set) + " ago"
+	}
+	switch {
+	case r.Error != "":
+		state = "since " + age(now, r.Since) + ": " + r.Error
+	case r.Set.IsZero():
+		state = "waits until the node's pods are known"
+	}
+	return []string{r.Name, set, r.Took.Round(10 * time.Microsecond).String(), state}
+}
+
+// hookTable shows where deliveries are taken.
+func hookTable(h *api.Hooks) table {
+	t := table{head: []string{"URL", "FORGE", "ACCEPTED", "REJECTED"}}
+	if h == nil {
+		return t
+	}
+	scheme := "http://"
+	if h.TLS {
+		scheme = "https://"
+	}
+	for _, e := range h.Endpoints {
+		t.rows = append(t.rows, row{cells: []string{scheme + h.Address + e.Path, e.Forge, strconv.FormatUint(e.Accepted, 10), strconv.FormatUint(e.Rejected, 10)}})
+	}
+	return t
+}
+
+// deliveryTable shows the newest delivery about each source.
+func deliveryTable(srcs []api.Source, now time.Time) table {
+	t := table{head: []string{"SOURCE", "RECEIVED", "FORGE", "EVENT", "REF"}}
+	for _, s := range srcs {
+		if d := s.LastDelivery; d != nil {
+			t.rows = append(t.rows, row{cells: []string{s.Name, age(now, d.Received) + " ago", d.Forge, d.Event, orNone(d.Ref)}})
+		}
 	}
 	return t
 }

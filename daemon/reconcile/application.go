@@ -2,9 +2,6 @@ package reconcile
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"maps"
 	"sync"
 	"time"
 
@@ -23,11 +20,20 @@ type Config struct {
 	// RetryInterval is the longest pause between two tries of what failed; 0 means one minute.
 	RetryInterval time.Duration
 	// Timeout bounds one walk of a plan; 0 does not. With Wait it also bounds how long a revision may take to
-	// become healthy, before it is called degraded.
+	// become healthy. A revision that takes longer has failed.
 	Timeout time.Duration
 	Wait    bool
+	// Rollback goes back to the last good revision when a newer one fails; never while Suspend or Manual is set.
+	Rollback bool
+	// Requested changes when the declaration asks for another try.
+	Requested string
 	// Suspend leaves everything as it is: the plan is computed and shown, not carried out.
+	// Pods that are lost are made again as they were applied, as with Manual.
 	Suspend bool
+	// Frozen is to be suspended without that: lost pods stay lost.
+	Frozen bool
+	// Suspension says until when Suspend holds, who asked for it and why, as far as that is known.
+	Suspension plan.Suspension
 	// Manual carries a plan out only when asked to.
 	Manual bool
 	// DependsOn names applications that must be healthy at their newest revision before.
@@ -39,6 +45,14 @@ type Config struct {
 	Removed, Orphan bool
 	// Why says in words why it is removed, when not because it is no longer declared.
 	Why string
+}
+
+// at returns the configuration as it is at a time: a suspension can be over.
+func (c Config) at(now time.Time) Config {
+	if c.Suspend && !c.Frozen && c.Suspension.Over(now) {
+		c.Suspend, c.Suspension = false, plan.Suspension{}
+	}
+	return c
 }
 
 // World is what the worker of an application asks of its surroundings. Every method may be called
@@ -54,10 +68,23 @@ type World interface {
 	// Declared hands over the complete objects of an application, which may declare others. The
 	// findings are about declarations.
 	Declared(application string, objects []object.Object) diag.List
-	// Claims returns those of refs that other applications own, with the owner.
-	Claims(application string, refs []object.Ref) map[object.Ref]string
-	// Dependency reports whether an application is healthy at its newest revision, and if not, why.
-	Dependency(name string) (ready bool, why string)
+	// Snapshot returns an earlier revision of a source; an error that wraps sources.ErrGone is for good.
+	Snapshot(ctx context.Context, source string, rev sources.Revision) (sources.Snapshot, error)
+	// Dependency says how an application is that others depend on.
+	Dependency(name string) Dependency
+	// Claims says which application owns what.
+	Claims() *Claims
+	// Unsettled says why it is not known yet what all other applications want; empty when it is. Who asks is poked when
+	// that may have changed.
+	Unsettled(application string) string
+	// Suspended are the objects that somebody has suspended. The map is never modified.
+	Suspended() map[object.Ref]plan.Suspension
+	// IsDeclared reports whether there is an application of that name.
+	IsDeclared(application string) bool
+	// Settled says that an application has looked at a new revision, or another configuration.
+	Settled(application string)
+	// Moved is told of objects that the application takes over, with the application of each before that.
+	Moved(application string, from map[object.Ref]string)
 	// Observe reads the nodes.
 	Observe(ctx context.Context) []plan.NodeState
 	// Walk carries a plan out.
@@ -73,6 +100,8 @@ type Report struct {
 	// cut short by a newer plan has neither failed nor finished: Superseded.
 	Err        error
 	Superseded bool
+	// Late is true when it was cut short by Config.Timeout.
+	Late bool
 }
 
 // Application is the worker of one application.
@@ -85,23 +114,39 @@ type Application struct {
 	mu     sync.Mutex
 	config Config
 	status Status
-	ask    bool // a manual application was asked to apply
+	ask    bool             // a manual application was asked to apply
+	again  bool             // what failed is to be tried again
+	looked sources.Revision // of which it was said what is wanted
 
 	// Owned by Run's goroutine.
-	record store.Record
-	loaded bool
+	record  store.Record
+	loaded  bool
+	looking bool // nothing is said to others
 	// rendered is the newest snapshot's, good the last that was complete: it stays in force while the newest is not.
 	rendered, good rendered
-	expander       plan.Expander
-	last           memo
-	failures       int
-	// waitsFor is the revision that is waited for to become healthy, since waitsSince.
-	waitsFor   sources.Revision
-	waitsSince time.Time
-	notUntil   time.Time
-	failed     error
+	// cached is the revision that was rendered last, whatever became of it: what World.Render compares with.
+	cached sources.Revision
+	// applied is what was carried out last, as far as this process knows: what was desired at that time.
+	applied  plan.Desired
+	expander plan.Expander
+	last     memo
+	// aim is what was aimed at last, and proven the last good revision where this process knows it, absent why it does not.
+	aim    aim
+	proven rendered
+	absent lostGood
+	// answering is since when all nodes answered, as far as this process saw.
+	answering time.Time
+	// failures counts the walks that failed in a row, the first one at failing.
+	failures int
+	failing  time.Time
+	notUntil time.Time
+	failed   error
 	// walked is what the plan changed that was carried out last without a failure.
 	walked map[target]bool
+	// granted is the revision of a manual application that is being applied because somebody asked, until all of it is.
+	granted sources.Revision
+	// retrySync has a sync that failed begun anew.
+	retrySync bool
 	// silent are the nodes that did not answer when they were observed last.
 	silent []plan.NodeID
 }
@@ -120,7 +165,7 @@ func (a *Application) Name() string { return a.Status().Config.Name }
 // Configure replaces the configuration; it takes effect at once.
 func (a *Application) Configure(c Config) {
 	a.mu.Lock()
-	a.config = c
+	a.config, a.looked = c, ""
 	a.mu.Unlock()
 	a.Poke()
 }
@@ -128,7 +173,7 @@ func (a *Application) Configure(c Config) {
 func (a *Application) configured() Config {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.config
+	return a.config.at(time.Now())
 }
 
 // Poke asks for a look at the application. It never blocks; pokes that come together are one.
@@ -147,10 +192,22 @@ func (a *Application) Apply() {
 	a.Poke()
 }
 
+// Retry is Apply, and what failed before is tried again.
+func (a *Application) Retry() {
+	a.mu.Lock()
+	a.ask, a.again = true, true
+	a.mu.Unlock()
+	a.Poke()
+}
+
 // Run reconciles until ctx ends, or until a removed application is gone.
 func (a *Application) Run(ctx context.Context) error {
 	for {
-		next := a.pass(ctx)
+		select {
+		case <-a.kick: // what it tells of is looked at now
+		default:
+		}
+		next := a.guarded(ctx)
 		if ctx.Err() != nil || a.Status().Ended {
 			return nil
 		}
@@ -167,147 +224,11 @@ func (a *Application) Run(ctx context.Context) error {
 	}
 }
 
-// pass looks once, carries out what is to be done, and returns when to look again.
-func (a *Application) pass(ctx context.Context) time.Time {
-	a.mu.Lock()
-	c, asked := a.config, a.ask
-	a.ask = false
-	a.mu.Unlock()
+// settleEvery is how often an application that waits for others looks again though nobody wakes it.
+const settleEvery = 10 * time.Second
 
-	st := Status{Config: c}
-	if !a.loaded {
-		r, err := a.store.Load(c.Name)
-		if err != nil {
-			return a.finish(st, Failed, "StateDamaged", err.Error(), time.Now().Add(time.Minute))
-		}
-		a.record, a.loaded = r, true
-	}
-	st.Applied, st.AppliedAt = a.record.Revision, a.record.AppliedAt
-
-	if asked {
-		a.rendered.retry = time.Time{}
-	}
-	source, problem := a.render(ctx, c)
-	if ctx.Err() != nil {
-		return time.Time{}
-	}
-	st.Revision, st.Committed, st.Message = a.rendered.revision, source.Snapshot.Committed, firstLine(source.Snapshot.Message)
-	if a.rendered.revision == "" && !c.Removed {
-		return a.finish(st, Failed, problem.reason, problem.detail, time.Time{})
-	}
-	desired := a.inForce().desired
-	broken := !a.rendered.ok
-	st.Desired = desired
-
-	p, took := a.compute(ctx, c, desired)
-	if len(p.Finished) > 0 {
-		// How a Job ended is remembered before anything follows from it: its pods are the only other record.
-		if err := a.recordFinished(p.Finished); err != nil {
-			return a.finish(st, Failed, "StateNotWritten", err.Error(), time.Now().Add(10*time.Second))
-		}
-		p, took = a.compute(ctx, c, desired)
-	}
-	st.Plan, st.Planned, st.Diags = p, took, findings(a.rendered, p)
-
-	// What is broken is said whatever else is done about what was good before.
-	said := func(h Health, reason, detail string, next time.Time) time.Time {
-		if broken {
-			h, reason, detail, next = Failed, "RenderFailed", summary(a.rendered.diags), earlier(next, a.rendered.retry)
-		}
-		return a.finish(st, h, reason, detail, next)
-	}
-	switch now := time.Now(); {
-	case c.Removed && (c.Orphan || (p.Empty() && len(a.silent) == 0)):
-		if err := a.store.Delete(c.Name); err != nil {
-			return a.finish(st, Failed, "StateNotWritten", err.Error(), now.Add(10*time.Second))
-		}
-		st.Ended = true
-		detail := "everything of the application is gone"
-		if c.Orphan {
-			detail = "the application is no longer declared; what it had runs on"
-		}
-		return a.finish(st, Healthy, "Removed", detail, time.Time{})
-	case c.Suspend:
-		return said(Suspended, "Suspended", "the application is suspended: "+pending(p), p.Wake)
-	case c.Manual && !asked && !p.Empty():
-		return said(Progressing, "OutOfSync", "waiting for `fairlead apply`: "+pending(p), p.Wake)
-	case !p.Empty() && now.Before(a.notUntil) && !asked:
-		return said(Degraded, "ApplyFailed", a.failed.Error(), earlier(a.notUntil, p.Wake))
-	}
-	for _, name := range c.DependsOn {
-		if ready, why := a.world.Dependency(name); !ready && !p.Empty() && !c.Removed {
-			return said(Progressing, "DependencyNotReady", why, p.Wake)
-		}
-	}
-	if p.Empty() {
-		a.failed, a.failures, a.walked = nil, 0, nil
-		health, reason, detail := rollup(p, problem)
-		if len(a.silent) > 0 {
-			health, reason, detail = Degraded, "NodeNotResponding", silence(a.silent)
-			return said(health, reason, detail, earlier(time.Now().Add(10*time.Second), p.Wake))
-		}
-		// A rollout that was given up leaves nothing to do, and yet the revision does not run.
-		if !broken && (health == Healthy || (problem.reason != "" && reason == problem.reason)) {
-			if err := a.succeed(c); err != nil {
-				return a.finish(st, Failed, "StateNotWritten", err.Error(), time.Now().Add(10*time.Second))
-			}
-			st.Applied, st.AppliedAt = a.record.Revision, a.record.AppliedAt
-		}
-		if health == Progressing && c.Wait && c.Timeout > 0 {
-			late, at := a.late(st.Revision, c.Timeout)
-			if late {
-				return said(Degraded, "HealthCheckFailed", fmt.Sprintf("not healthy within %s: %s", c.Timeout, detail), p.Wake)
-			}
-			return said(health, reason, detail, earlier(at, p.Wake))
-		}
-		return said(health, reason, detail, p.Wake)
-	}
-
-	if again := targets(p); len(again) > 0 && maps.Equal(again, a.walked) && !asked {
-		// Every step of it succeeded just now, and it is to be done again: somebody undoes it, or it has no effect.
-		a.walked = nil
-		a.failures++
-		a.failed = errors.New("the plan was carried out, and the same is to be done again: " + pending(p))
-		a.notUntil = time.Now().Add(backoff(a.failures, c.RetryInterval))
-		return said(Degraded, "NotConverging", a.failed.Error(), earlier(a.notUntil, p.Wake))
-	}
-	if err := a.recordIntent(p, desired); err != nil {
-		return a.finish(st, Failed, "StateNotWritten", err.Error()+"; nothing was changed", time.Now().Add(10*time.Second))
-	}
-	st.Walking = true
-	said(Progressing, "Applying", pending(p), time.Time{})
-	report := a.walk(ctx, c, p)
-	if ctx.Err() != nil {
-		return time.Time{}
-	}
-	if report.Err != nil && !report.Superseded {
-		a.failures++
-		a.failed = report.Err
-		a.notUntil = time.Now().Add(backoff(a.failures, c.RetryInterval))
-	} else {
-		if !report.Superseded {
-			a.walked = targets(p)
-		}
-		a.failed, a.notUntil = nil, time.Time{}
-		if err := a.recordOutcome(p, report); err != nil {
-			return a.finish(st, Failed, "StateNotWritten", err.Error(), time.Now().Add(10*time.Second))
-		}
-	}
-	return time.Now() // observe and compute again
-}
-
-// late reports whether a revision that is not healthy yet has had its time, and until when it has.
-func (a *Application) late(revision sources.Revision, timeout time.Duration) (bool, time.Time) {
-	now := time.Now()
-	if a.waitsFor != revision || a.waitsSince.IsZero() {
-		a.waitsFor, a.waitsSince = revision, now
-	}
-	until := a.waitsSince.Add(timeout)
-	return !now.Before(until), until
-}
-
-// Look renders, observes and computes once, and changes nothing. It must not be called beside Run.
-func (a *Application) Look(ctx context.Context) Status {
+// look is Look without its guard.
+func (a *Application) look(ctx context.Context) Status {
 	c := a.Status().Config
 	st := Status{Config: c}
 	r, err := a.store.Load(c.Name)
@@ -315,7 +236,7 @@ func (a *Application) Look(ctx context.Context) Status {
 		st.Health, st.Reason, st.Detail = Failed, "StateDamaged", err.Error()
 		return st
 	}
-	a.record = r
+	a.record, a.looking = r, true
 	st.Applied, st.AppliedAt = r.Revision, r.AppliedAt
 	source, stale := a.render(ctx, c)
 	st.Revision, st.Committed, st.Message = a.rendered.revision, source.Snapshot.Committed, firstLine(source.Snapshot.Message)
@@ -323,14 +244,19 @@ func (a *Application) Look(ctx context.Context) Status {
 		st.Health, st.Reason, st.Detail = Failed, stale.reason, stale.detail
 		return st
 	}
-	st.Desired = a.rendered.desired
-	st.Plan, st.Planned = a.compute(ctx, c, a.rendered.desired)
+	to := a.aims(ctx, c)
+	st.Desired, st.Failure, st.Back = to.desired, to.failed, to.back
+	st.Plan, st.Planned = a.compute(ctx, c, to.desired)
 	st.Diags = findings(a.rendered, st.Plan)
 	st.Inventory = r.Inventory
 	st.Health, st.Reason, st.Detail = rollup(st.Plan, stale)
+	if b := st.Plan.Blocked; b != nil && st.Health != Failed {
+		st.Health, st.Reason, st.Detail = Degraded, "Blocked", blocked(c.Name, b)
+	}
 	if len(a.silent) > 0 && st.Health != Failed {
 		st.Health, st.Reason, st.Detail = Degraded, "NodeNotResponding", silence(a.silent)
 	}
+	st.Health, st.Reason, st.Detail = to.said(c, st.Health, st.Reason, st.Detail)
 	if !a.rendered.ok {
 		st.Health, st.Reason, st.Detail = Failed, "RenderFailed", summary(a.rendered.diags)
 	}
@@ -339,6 +265,9 @@ func (a *Application) Look(ctx context.Context) Status {
 
 // finish publishes a status and returns next.
 func (a *Application) finish(st Status, h Health, reason, detail string, next time.Time) time.Time {
+	if st.Config.Suspend {
+		next = earlier(next, st.Config.Suspension.Until)
+	}
 	st.Health, st.Reason, st.Detail, st.Next = h, reason, detail, next
 	st.Inventory = a.record.Inventory
 	a.mu.Lock()

@@ -45,6 +45,16 @@ func TestMemo(t *testing.T) {
 			app := app
 			app.Revision = "b"
 			d.Application = app
+		}, false},
+		{"revision of what has hooks", func(d *plan.Desired, _ *plan.Observed, _ *memo) {
+			app := app
+			app.Revision = "b"
+			d.Application, d.Orders = app, map[object.Ref]plan.Order{config.Ref: {Hook: 1}}
+		}, true},
+		{"revision and another setting", func(d *plan.Desired, _ *plan.Observed, _ *memo) {
+			app := app
+			app.Revision, app.Prune = "b", !app.Prune
+			d.Application = app
 		}, true},
 		{"objects", func(d *plan.Desired, _ *plan.Observed, _ *memo) { d.Objects = slices.Clone(d.Objects) }, true},
 		{"configs", func(d *plan.Desired, _ *plan.Observed, _ *memo) { d.Configs = expand(app).Configs }, true},
@@ -74,6 +84,9 @@ func TestMemo(t *testing.T) {
 			c.change(&d, &o, &m)
 			if got := !m.valid(d, o); got != c.again {
 				t.Errorf("computed again: %t, want %t", got, c.again)
+			}
+			if p, _ := m.compute(d, o, opt); p.Application.Revision != d.Application.Revision {
+				t.Errorf("the plan is of revision %q, want %q", p.Application.Revision, d.Application.Revision)
 			}
 		})
 	}

@@ -85,7 +85,8 @@ func TestAFullDiskChangesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		full.Close()
-		w.push("r2", deployment("web:2", 1))
+		// More than the last page of a file has room for.
+		w.push("r2", deployment("web:2", 1), plantest.ConfigMap("settings", strings.Repeat("a", 8192)))
 		w.want("Failed StateNotWritten", "no space left on device", "nothing was changed")
 		w.after(time.Minute)
 		w.wantPods("web:1")

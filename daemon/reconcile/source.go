@@ -6,6 +6,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -35,6 +36,9 @@ type SourceStatus struct {
 	Next     time.Time        // when it is asked again; zero when only on request
 }
 
+// ErrStopped is that a source is no longer looked at.
+var ErrStopped = errors.New("the source is no longer looked at")
+
 // Source keeps the newest snapshot of one source.
 type Source struct {
 	config SourceConfig
@@ -46,8 +50,10 @@ type Source struct {
 
 	mu     sync.Mutex
 	status SourceStatus
-	// waiters are closed after the next fetch that starts.
-	waiters []chan struct{}
+	// waiters are told of the end of the next fetch that starts.
+	waiters []chan error
+	// ended is closed when Run has returned.
+	ended chan struct{}
 }
 
 // NewSource returns a source that is not looked at before Run or Fetch. changed is called from Run's
@@ -58,7 +64,7 @@ func NewSource(config SourceConfig, source sources.Source, changed func(SourceSt
 	}
 	return &Source{
 		config: config, source: source, changed: changed, observed: observed,
-		poke:   make(chan struct{}, 1),
+		poke: make(chan struct{}, 1), ended: make(chan struct{}),
 		status: SourceStatus{Name: config.Name},
 	}
 }
@@ -78,24 +84,29 @@ func (s *Source) Poke() {
 	}
 }
 
-// Fetch asks Run to fetch and waits until that is done; it returns the error of the fetch.
+// Fetch asks Run to fetch and waits until that is done; it returns the error of the fetch, and ErrStopped when Run
+// ends before.
 func (s *Source) Fetch(ctx context.Context) error {
-	done := make(chan struct{})
+	done := make(chan error, 1)
 	s.mu.Lock()
 	s.waiters = append(s.waiters, done)
 	s.mu.Unlock()
 	s.Poke()
 	select {
-	case <-done:
-		return s.Status().Err
+	case err := <-done:
+		return err
+	case <-s.ended:
+		return ErrStopped
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
 // Run fetches until ctx ends: at once, at every interval, when poked, and, for a source that watches
-// itself, when it changes. After a failure it tries again sooner: after 1 s, 2 s, 4 s … up to the interval.
+// itself, when it changes. After a failure it tries again sooner: after 1 s, 2 s, 4 s … up to the interval. It is
+// called once.
 func (s *Source) Run(ctx context.Context) error {
+	defer close(s.ended)
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	if w, ok := s.source.(sources.Watcher); ok && !s.config.Suspend {
@@ -107,7 +118,11 @@ func (s *Source) Run(ctx context.Context) error {
 			}
 		})
 	}
-	for {
+	for ctx.Err() == nil {
+		select {
+		case <-s.poke: // what it asks for is done now
+		default:
+		}
 		next := s.fetch(ctx)
 		var due <-chan time.Time
 		if next > 0 {
@@ -115,11 +130,11 @@ func (s *Source) Run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-due:
 		case <-s.poke:
 		}
 	}
+	return nil
 }
 
 // fetch looks once and returns the time until the next look; 0 for none.
@@ -128,9 +143,10 @@ func (s *Source) fetch(ctx context.Context) time.Duration {
 	before, waiters := s.status, s.waiters
 	s.waiters = nil
 	s.mu.Unlock()
+	outcome := before.Err
 	defer func() {
 		for _, w := range waiters {
-			close(w)
+			w <- outcome
 		}
 	}()
 	if s.config.Suspend && before.Snapshot.Revision != "" {
@@ -141,6 +157,7 @@ func (s *Source) fetch(ctx context.Context) time.Duration {
 	start := time.Now()
 	snapshot, err := s.source.Fetch(fetchCtx, before.Snapshot.Revision)
 	if ctx.Err() != nil {
+		outcome = ErrStopped
 		return 0
 	}
 	unchanged := errors.Is(err, sources.ErrUnchanged)
@@ -148,19 +165,28 @@ func (s *Source) fetch(ctx context.Context) time.Duration {
 		err = nil
 	}
 	after := before
-	after.Err = err
+	after.Err, outcome = err, err
 	next := s.config.Interval
-	if err != nil {
+	var refusal *sources.Refusal
+	switch {
+	case errors.As(err, &refusal):
+		// The source answered, and asking again sooner changes nothing.
+		after.Failures = 0
+		after.Fetched = time.Now()
+		if before.Snapshot.Revision == "" {
+			after.Snapshot = snapshot
+		}
+	case err != nil:
 		after.Failures++
 		next = backoff(after.Failures, s.config.Interval)
-	} else {
+	default:
 		after.Failures = 0
 		after.Fetched = time.Now()
 		if !unchanged {
 			after.Snapshot = snapshot
 		}
 	}
-	if next > 0 && err == nil {
+	if next > 0 && after.Failures == 0 {
 		next += time.Duration((rand.Float64() - 0.5) / 5 * float64(next))
 	}
 	after.Next = time.Time{}
@@ -173,10 +199,23 @@ func (s *Source) fetch(ctx context.Context) time.Duration {
 	s.mu.Lock()
 	s.status = after
 	s.mu.Unlock()
-	if s.changed != nil && (err != nil || !unchanged || before.Err != nil) {
+	// A revision that is refused is told of once.
+	told := refusal != nil && before.Err != nil && before.Err.Error() == err.Error()
+	if s.changed != nil && !told && (err != nil || !unchanged || before.Err != nil) {
 		s.changed(after)
 	}
 	return next
+}
+
+// Snapshot returns an earlier revision, as far as the source still has it; otherwise its error wraps sources.ErrGone.
+func (s *Source) Snapshot(ctx context.Context, rev sources.Revision) (sources.Snapshot, error) {
+	archive, ok := s.source.(sources.Archive)
+	if !ok {
+		return sources.Snapshot{}, fmt.Errorf("%w: source %s keeps no earlier ones", sources.ErrGone, s.config.Name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.config.Timeout)
+	defer cancel()
+	return archive.Snapshot(ctx, rev)
 }
 
 // Close releases the source.

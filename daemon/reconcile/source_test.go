@@ -41,6 +41,63 @@ func (s *scripted) Fetch(_ context.Context, have sources.Revision) (sources.Snap
 
 func (s *scripted) Close() error { return nil }
 
+// hung is a source that answers only when it is no longer asked.
+type hung struct{}
+
+func (hung) Fetch(ctx context.Context, _ sources.Revision) (sources.Snapshot, error) {
+	<-ctx.Done()
+	return sources.Snapshot{}, ctx.Err()
+}
+
+func (hung) Close() error { return nil }
+
+// TestFetchEndsWithItsSource holds that nobody waits for a source that is no longer looked at: it may have been
+// removed while a plan was made.
+func TestFetchEndsWithItsSource(t *testing.T) {
+	for name, source := range map[string]sources.Source{
+		"in the middle of a fetch": hung{},
+		"between two fetches":      &scripted{answers: []answer{{revision: "a"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := NewSource(SourceConfig{Name: "shop", Timeout: time.Hour}, source, nil, nil)
+				stop := run(t, s)
+				synctest.Wait()
+				during := make(chan error, 1)
+				if _, hangs := source.(hung); hangs {
+					go func() { during <- s.Fetch(context.Background()) }()
+					synctest.Wait()
+				} else {
+					during <- ErrStopped
+				}
+				stop()
+				for what, err := range map[string]error{"during": <-during, "after": s.Fetch(context.Background())} {
+					if !errors.Is(err, ErrStopped) {
+						t.Errorf("%s: %v", what, err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestFetchThatIsCutShortSaysSo holds that a fetch that ends because its source is stopped does not look like one
+// that found nothing new.
+func TestFetchThatIsCutShortSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewSource(SourceConfig{Name: "shop", Timeout: time.Hour}, hung{}, nil, nil)
+		asked := make(chan error, 1)
+		go func() { asked <- s.Fetch(context.Background()) }()
+		synctest.Wait()
+		stop := run(t, s) // its first fetch is the one that was asked for
+		synctest.Wait()
+		stop()
+		if err := <-asked; !errors.Is(err, ErrStopped) {
+			t.Error(err)
+		}
+	})
+}
+
 func run(t *testing.T, s *Source) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

@@ -6,8 +6,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fairlead-dev/fairlead/daemon/store"
 	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/render/diag"
+	"github.com/fairlead-dev/fairlead/render/object"
 	"github.com/fairlead-dev/fairlead/sources"
 )
 
@@ -26,7 +28,7 @@ const (
 // Status is what is known of an application. It is immutable.
 type Status struct {
 	Config Config
-	// Revision is the revision that Desired was rendered from.
+	// Revision is the newest revision that was rendered. Desired is from it unless Back is true.
 	Revision  sources.Revision
 	Committed time.Time
 	Message   string
@@ -38,7 +40,11 @@ type Status struct {
 	Planned time.Duration
 	// Inventory is what was applied and not yet confirmed gone.
 	Inventory []plan.Applied
-	// Applied is the last revision of which everything was done, at AppliedAt.
+	// Failure is that of Revision; nil when it has not failed. Back is true when what is desired is the last good revision,
+	// which is Applied, in its place.
+	Failure *store.Failure
+	Back    bool
+	// Applied is the last good revision: everything of it was done, and it was healthy, at AppliedAt.
 	Applied   string
 	AppliedAt time.Time
 	// Walking is true while a plan is carried out.
@@ -61,10 +67,22 @@ func (a *Application) Status() Status {
 	return a.status
 }
 
+// Wants returns the names of what the application wants. While it is suspended, or its newest revision has failed, it
+// keeps what it has.
+func (st *Status) Wants() []object.Ref {
+	if st.Config.Suspend && !st.Config.Frozen || st.Failure != nil {
+		return union(st.Desired.Objects, st.Inventory)
+	}
+	return union(st.Desired.Objects, nil)
+}
+
 // rollup sums up the workloads of a plan that has nothing to do.
 func rollup(p plan.Plan, stale problem) (Health, string, string) {
 	if p.Diags.HasErrors() {
 		return Failed, "PlanFailed", summary(p.Diags)
+	}
+	if p.Failed != "" {
+		return Degraded, "SyncFailed", p.Failed
 	}
 	health, reason, detail := Healthy, "Applied", ""
 	for _, w := range p.Status {
@@ -72,14 +90,54 @@ func rollup(p plan.Plan, stale problem) (Health, string, string) {
 		case Degraded:
 			return Degraded, w.Reason, w.Ref.String() + ": " + w.Message
 		case Progressing:
+			if reason == "WaitsForStage" {
+				continue // the first that waits says what for
+			}
 			health, reason, detail = Progressing, w.Reason, w.Ref.String()+": "+w.Message
 		case Healthy, Failed, Suspended:
 		}
+	}
+	if health == Healthy && !p.Empty() && p.Open().Empty() {
+		return Progressing, "WaitsForStage", pending(p)
 	}
 	if health == Healthy && stale.reason != "" {
 		return Degraded, stale.reason, stale.detail
 	}
 	return health, reason, detail
+}
+
+// blocked says what waits for an approval, and how it is given.
+func blocked(application string, b *plan.Blocked) string {
+	return fmt.Sprintf("%s; `fairlead approve %s %s` approves it", b.What(), application, b.Digest)
+}
+
+// suspended says that an application is suspended, and what is known of that.
+func suspended(c Config) string {
+	if c.Suspension == (plan.Suspension{}) {
+		return "the application is suspended"
+	}
+	return "the application is suspended " + c.Suspension.String()
+}
+
+// movingAway says what is waited for before the application lets go of what it does not want any more.
+func movingAway(p plan.Plan) string {
+	var parts []string
+	if n := len(p.Moves); n > 0 {
+		const most = 3
+		var names []string
+		for _, m := range p.Moves[:min(most, n)] {
+			names = append(names, m.Ref.String()+" to application "+m.To)
+		}
+		s := "what moves was not taken over yet: " + strings.Join(names, ", ")
+		if n > most {
+			s += fmt.Sprintf(" and %d more", n-most)
+		}
+		parts = append(parts, s)
+	}
+	if p.Waits != "" {
+		parts = append(parts, "what is gone is not deleted before it is known whether another application wants it: "+p.Waits)
+	}
+	return strings.Join(parts, "; ")
 }
 
 // silence says which nodes do not answer and what that means.

@@ -19,7 +19,7 @@ import (
 	"github.com/fairlead-dev/fairlead/apply"
 	"github.com/fairlead-dev/fairlead/daemon/store"
 	"github.com/fairlead-dev/fairlead/plan"
-	"github.com/fairlead-dev/fairlead/plan/plantest"
+	"github.com/fairlead-dev/fairlead/plan/simulate"
 	"github.com/fairlead-dev/fairlead/render"
 	"github.com/fairlead-dev/fairlead/render/diag"
 	"github.com/fairlead-dev/fairlead/render/object"
@@ -45,21 +45,28 @@ type fakeWorld struct {
 	content  map[sources.Revision]content
 	options  render.Options
 	found    diag.List
-	claims   map[object.Ref]string
-	waitsFor map[string]string // why a dependency is not ready
-	stale    bool
-	pods     []plan.ObservedPod
-	uids     int
-	undo     bool                  // created pods are gone at once
-	unready  map[string]bool       // images whose pods never become ready
-	refuse   func(plan.Step) error // makes steps fail
-	before   func(plan.Step)       // is called at the beginning of each step
-	walks    []string              // the plans that were carried out
-	steps    []string              // the steps that succeeded
-	said     []string              // the statuses, without repetitions
-	rendered []string              // the revisions that were rendered
-	declared []int                 // how many objects were handed over
-	last     Status
+	claims   *Claims // of all applications, also of such as are only there in them
+	awaits   string  // why it is not known what others want
+	declared map[string]bool
+	// suspended are the objects that somebody has suspended
+	suspended map[object.Ref]plan.Suspension
+	waitsFor  map[string]Dependency // those that are not ready
+	stale     bool
+	pods      []plan.ObservedPod
+	uids      int
+	undo      bool                  // created pods are gone at once
+	unready   map[string]bool       // images whose pods never become ready
+	refuse    func(plan.Step) error // makes steps fail
+	before    func(plan.Step)       // is called at the beginning of each step
+	walks     []string              // the plans that were carried out
+	steps     []string              // the steps that succeeded
+	said      []string              // the statuses, without repetitions
+	forgot    bool                  // the source has only its newest revision
+	asked     int                   // how often it was asked for an earlier one
+	rendered  []string              // the revisions that were rendered
+	handed    []int                 // how many objects were handed over
+	moved     []string              // what was taken over
+	last      Status
 }
 
 // content is what rendering a revision returns.
@@ -67,6 +74,7 @@ type content struct {
 	objects []object.Object
 	diags   diag.List
 	err     error
+	poison  bool // rendering it panics
 }
 
 // inWorld runs a test in a bubble, with the application "shop" of the source "config".
@@ -75,8 +83,9 @@ func inWorld(t *testing.T, test func(w *fakeWorld)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &fakeWorld{
 			t: t, dir: t.TempDir(), source: SourceStatus{Name: "config"}, content: map[sources.Revision]content{},
-			unready: map[string]bool{}, stop: func() {},
+			unready: map[string]bool{}, declared: map[string]bool{}, stop: func() {},
 		}
+		w.claims = NewClaims(w.wake)
 		defer func() { w.stop() }()
 		test(w)
 	})
@@ -111,7 +120,30 @@ func (w *fakeWorld) start(c Config) {
 func (w *fakeWorld) restart() {
 	c := w.app.configured()
 	w.stop()
+	w.claims = NewClaims(w.wake)
+	w.claims.Recorded("shop", w.record().Inventory)
 	w.start(c)
+}
+
+// other makes an application that is only there in the claims want something, and have it when it is applied.
+func (w *fakeWorld) other(name string, applied bool, objs ...object.Object) {
+	w.t.Helper()
+	slices.SortFunc(objs, func(a, b object.Object) int { return object.Compare(a.Ref, b.Ref) })
+	var refs []object.Ref
+	var inventory []plan.Applied
+	for _, o := range objs {
+		refs = append(refs, o.Ref)
+		inventory = append(inventory, plan.RedactApplied(o, []byte("key")))
+	}
+	w.change(func() { w.declared[name] = true })
+	w.claims.Wants(name, refs)
+	if applied {
+		if !w.claims.Take(name, refs) {
+			w.t.Errorf("application %s cannot have what it wants", name)
+		}
+		w.claims.Recorded(name, inventory)
+	}
+	synctest.Wait()
 }
 
 // push makes a revision the newest one.
@@ -123,9 +155,19 @@ func (w *fakeWorld) pushContent(rev sources.Revision, c content) {
 	slices.SortFunc(c.objects, func(a, b object.Object) int { return object.Compare(a.Ref, b.Ref) })
 	w.mu.Lock()
 	w.content[rev] = c
-	w.source.Snapshot, w.source.Err = sources.Snapshot{Revision: rev, Message: "commit " + string(rev)}, nil
+	w.source.Snapshot, w.source.Err = sources.Snapshot{Revision: rev, Message: "commit " + string(rev), Changed: w.changed}, nil
 	w.mu.Unlock()
 	w.poke()
+}
+
+// changed is Snapshot.Changed. What a render is told of changes is since the last one, which a cache holds.
+func (w *fakeWorld) changed(since sources.Revision) ([]string, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n := len(w.rendered); n > 0 && w.rendered[n-1] != string(since) {
+		w.t.Errorf("a render is told what changed since %s, and the last one was of %s", since, w.rendered[n-1])
+	}
+	return nil, true
 }
 
 // change changes the world and wakes the worker.
@@ -251,6 +293,9 @@ func (w *fakeWorld) Render(_ context.Context, _ string, r render.Request, _ []st
 	defer w.mu.Unlock()
 	w.rendered = append(w.rendered, r.Revision)
 	c := w.content[sources.Revision(r.Revision)]
+	if c.poison {
+		_ = c.objects[len(c.objects)]
+	}
 	return render.Result{Objects: c.objects, Diags: c.diags}, c.err
 }
 
@@ -258,23 +303,72 @@ func (w *fakeWorld) Render(_ context.Context, _ string, r render.Request, _ []st
 func (w *fakeWorld) Declared(_ string, objects []object.Object) diag.List {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.declared = append(w.declared, len(objects))
+	w.handed = append(w.handed, len(objects))
 	return nil
 }
 
 // Claims implements World.
-func (w *fakeWorld) Claims(string, []object.Ref) map[object.Ref]string {
+func (w *fakeWorld) Claims() *Claims { return w.claims }
+
+// wake is told of the applications to whose claims something changes.
+func (w *fakeWorld) wake(name string) {
+	if w.app != nil && name == "shop" {
+		w.app.Poke()
+	}
+}
+
+// Unsettled implements World.
+func (w *fakeWorld) Unsettled(string) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return maps.Clone(w.claims)
+	return w.awaits
+}
+
+// Suspended implements World.
+func (w *fakeWorld) Suspended() map[object.Ref]plan.Suspension {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.suspended
+}
+
+// IsDeclared implements World.
+func (w *fakeWorld) IsDeclared(name string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.declared[name]
+}
+
+// Settled implements World.
+func (w *fakeWorld) Settled(string) {}
+
+// Moved implements World.
+func (w *fakeWorld) Moved(application string, from map[object.Ref]string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range slices.SortedFunc(maps.Keys(from), object.Compare) {
+		w.moved = append(w.moved, fmt.Sprintf("%s from %s", r, from[r]))
+	}
+}
+
+// Snapshot implements World.
+func (w *fakeWorld) Snapshot(_ context.Context, _ string, rev sources.Revision) (sources.Snapshot, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asked++
+	if w.forgot {
+		return sources.Snapshot{}, fmt.Errorf("%w: no branch has it", sources.ErrGone)
+	}
+	return sources.Snapshot{Revision: rev}, nil
 }
 
 // Dependency implements World.
-func (w *fakeWorld) Dependency(name string) (bool, string) {
+func (w *fakeWorld) Dependency(name string) Dependency {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	why, waits := w.waitsFor[name]
-	return !waits, why
+	if d, waits := w.waitsFor[name]; waits {
+		return d
+	}
+	return Dependency{Ready: true}
 }
 
 // Observe implements World.
@@ -345,7 +439,7 @@ func (n *fakeNode) act(s plan.Step) {
 	switch args := s.Args.(type) {
 	case plan.CreatePod:
 		n.uids++
-		p := plantest.Observe(args.Pod, fmt.Sprintf("uid-%d", n.uids))
+		p := simulate.Observe(args.Pod, fmt.Sprintf("uid-%d", n.uids))
 		p.Created = time.Now()
 		p.Ready = !n.unready[p.Spec.Containers[0].Image]
 		if p.Ready {
@@ -357,9 +451,15 @@ func (n *fakeNode) act(s plan.Step) {
 	case plan.UpdatePod:
 		for i := range n.pods {
 			if n.pods[i].PodKey == args.Pod.PodKey {
-				now := plantest.Observe(args.Pod, n.pods[i].UID)
+				now := simulate.Observe(args.Pod, n.pods[i].UID)
 				now.Created, now.Ready, now.ReadySince, now.Template = n.pods[i].Created, n.pods[i].Ready, n.pods[i].ReadySince, n.pods[i].Template
 				n.pods[i] = now
+			}
+		}
+	case plan.MovePod:
+		for i := range n.pods {
+			if n.pods[i].UID == args.UID {
+				n.pods[i].Application = args.To
 			}
 		}
 	case plan.DeletePod:

@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path"
@@ -36,11 +37,14 @@ func (s Settings) Declared() (applications.Declared, diag.List) {
 		}
 		app := applications.Application{
 			Suspend: a.Suspend, Interval: time.Duration(a.Interval), DeletionPolicy: applications.Orphan,
-			Decrypt: s.AgeKeyFile != "",
+			Decrypt: s.AgeKeyFile != "", Labels: a.Labels,
 		}
 		app.Name, app.Source, app.Path = a.name(), source.Name, a.Path
 		app.Prune = a.Prune == nil || *a.Prune
 		app.AllowEmpty = a.AllowEmpty
+		app.MaxShare, app.MaxCount = a.PruneLimit.MaxShare, a.PruneLimit.MaxCount
+		app.Approval.Kinds = a.ApproveKinds
+		app.RollbackOnFailure = a.RollbackOnFailure
 		app.Render.DefaultNamespace = a.Namespace
 		app.Render.AllowUnsupported = a.AllowUnsupported
 		out.Sources = append(out.Sources, source)
@@ -64,6 +68,15 @@ func (a Application) source() (applications.Source, error) {
 		r.SemVer = rng
 	} else {
 		r.SetRevision(a.Ref)
+	}
+	if v := a.Verify; v != nil {
+		s.Verify.Mode = cmp.Or(v.Mode, "HEAD")
+		for _, file := range v.KeyFiles {
+			if abs, err := filepath.Abs(file); err == nil {
+				file = abs
+			}
+			s.Verify.KeyFiles = append(s.Verify.KeyFiles, file)
+		}
 	}
 	auth, err := a.Auth.read()
 	r.Auth = auth

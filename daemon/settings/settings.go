@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/fairlead-dev/fairlead/plan"
 )
 
 // Settings are all settings. The zero value of a field means the default that WithDefaults fills in.
@@ -42,8 +44,18 @@ type Settings struct {
 	Log        Log      `yaml:"log"`
 	Events     Events   `yaml:"events"`
 	Network    Network  `yaml:"network"`
-	Pods       Pods     `yaml:"pods"`
-	Registry   Registry `yaml:"registry"`
+	Services   Services `yaml:"services"`
+	DNS        DNS      `yaml:"dns"`
+	// Consul is nil when nothing is registered there.
+	Consul   *Consul  `yaml:"consul"`
+	Pods     Pods     `yaml:"pods"`
+	Registry Registry `yaml:"registry"`
+	// Hooks is nil when nothing listens for deliveries of forges.
+	Hooks *Hooks `yaml:"hooks"`
+	// Forges are the Git hosting services whose APIs are used.
+	Forges []Forge `yaml:"forges"`
+	// Notifications say who is told of what happens.
+	Notifications Notifications `yaml:"notifications"`
 
 	// SourceDir holds clones. Default sources in StateDir. It is no key of the file.
 	SourceDir string `yaml:"-"`
@@ -55,6 +67,52 @@ type Defaults struct {
 	Interval Duration `yaml:"interval"`
 	// RetryInterval is the longest pause between two tries of what failed. Default 1m.
 	RetryInterval Duration `yaml:"retryInterval"`
+	// PruneLimit is how much one plan may delete without an approval.
+	PruneLimit PruneLimit `yaml:"pruneLimit"`
+	// Approval says what else waits for an approval.
+	Approval Approval `yaml:"approval"`
+	// RollbackOnFailure goes back to an application's last good revision when a newer one fails. Default false.
+	RollbackOnFailure bool `yaml:"rollbackOnFailure"`
+}
+
+// PruneLimit is how much of an application one plan may delete without an approval: what is over both waits for one.
+type PruneLimit struct {
+	// MaxShare is a percentage of the application's objects and pods; 100 never asks. Default 50.
+	MaxShare *int `yaml:"maxShare"`
+	// MaxCount is a number of objects and pods. Default 4.
+	MaxCount *int `yaml:"maxCount"`
+}
+
+// The default of PruneLimit.
+const (
+	defaultMaxShare = 50
+	defaultMaxCount = 4
+)
+
+// check reports what cannot be.
+func (p PruneLimit) check(key string, add func(key, format string, args ...any)) {
+	if p.MaxShare != nil && (*p.MaxShare < 0 || *p.MaxShare > 100) {
+		add(key+".maxShare", "%d is no percentage: use 0 to 100", *p.MaxShare)
+	}
+	if p.MaxCount != nil && *p.MaxCount < 0 {
+		add(key+".maxCount", "%d is not possible: use 0 or more", *p.MaxCount)
+	}
+}
+
+// Approval says what waits for an approval in any number.
+type Approval struct {
+	// Volumes are deletions of PersistentVolumeClaims and PersistentVolumes. Default true.
+	Volumes *bool `yaml:"volumes"`
+	// Kinds are those of which no object is made, changed or deleted without an approval, written Kind, Kind.group or *.group.
+	Kinds []string `yaml:"kinds"`
+}
+
+func checkKinds(key string, kinds []string, add func(key, format string, args ...any)) {
+	for _, k := range kinds {
+		if !plan.IsKind(k) {
+			add(key, "%q is no kind: write it like Secret, Deployment.apps or *.rbac.authorization.k8s.io", k)
+		}
+	}
 }
 
 // Log says how the daemon logs.
@@ -79,9 +137,9 @@ type Network struct {
 	Bridge string `yaml:"bridge"`
 	// MTU of the pods' interfaces. Default 1500.
 	MTU int `yaml:"mtu"`
-	// ClusterDomain ends the names of services in pods' search paths. Default cluster.local.
+	// ClusterDomain ends the names of Services and pods. Default cluster.local.
 	ClusterDomain string `yaml:"clusterDomain"`
-	// Nameservers replace the host's in pods.
+	// Nameservers are asked for what is no name of a Service, in place of the host's.
 	Nameservers []string `yaml:"nameservers"`
 }
 
@@ -119,6 +177,14 @@ type Application struct {
 	Prune *bool `yaml:"prune"`
 	// AllowEmpty allows that to be everything.
 	AllowEmpty bool `yaml:"allowEmpty"`
+	// PruneLimit is how much of it one plan may delete without an approval. Default that of Defaults.
+	PruneLimit PruneLimit `yaml:"pruneLimit"`
+	// ApproveKinds are added to the kinds of the Approval of Defaults.
+	ApproveKinds []string `yaml:"approveKinds"`
+	// RollbackOnFailure is that of this application. Default that of Defaults.
+	RollbackOnFailure *bool `yaml:"rollbackOnFailure"`
+	// Labels are for the rules of notifications.
+	Labels map[string]string `yaml:"labels"`
 	// Suspend leaves everything as it is.
 	Suspend bool `yaml:"suspend"`
 	// Submodules are fetched too.
@@ -126,6 +192,35 @@ type Application struct {
 	// AllowUnsupported leaves out objects of kinds that are not run.
 	AllowUnsupported bool `yaml:"allowUnsupported"`
 	Auth             Auth `yaml:"auth"`
+	// Verify says whose signature a commit or tag has to have; nil asks for none.
+	Verify *Verify `yaml:"verify"`
+}
+
+// Verify says whose signature a revision has to have.
+type Verify struct {
+	// Mode says what has to be signed: HEAD (the commit), Tag, or TagAndHEAD. Default HEAD.
+	Mode string `yaml:"mode"`
+	// KeyFiles hold public keys: OpenPGP in ASCII armor, or SSH as in authorized_keys or allowed_signers. They are
+	// read again at every fetch. Required.
+	KeyFiles []string `yaml:"keyFiles"`
+}
+
+// check reports what cannot be.
+func (v *Verify) check(key string, a Application, add func(key, format string, args ...any)) {
+	if v == nil {
+		return
+	}
+	switch v.Mode {
+	case "", "HEAD", "Tag", "TagAndHEAD":
+	default:
+		add(key+".mode", "%q is unknown: use HEAD, Tag or TagAndHEAD", v.Mode)
+	}
+	if len(v.KeyFiles) == 0 {
+		add(key+".keyFiles", "is missing: name files with the public keys of who may sign")
+	}
+	if _, isDir := a.directory(); isDir && a.Location != "" {
+		add(key, "a directory has no signatures: set ref, so that the commits of its repository are read instead")
+	}
 }
 
 // Auth says in which files credentials are.
@@ -150,11 +245,16 @@ func (s Settings) WithDefaults() Settings {
 	s.Socket = cmp.Or(s.Socket, filepath.Join(s.StateDir, "fairlead.sock"))
 	s.Defaults.Interval = cmp.Or(s.Defaults.Interval, Duration(time.Minute))
 	s.Defaults.RetryInterval = cmp.Or(s.Defaults.RetryInterval, Duration(time.Minute))
+	share, count := defaultMaxShare, defaultMaxCount
+	s.Defaults.PruneLimit.MaxShare = cmp.Or(s.Defaults.PruneLimit.MaxShare, &share)
+	s.Defaults.PruneLimit.MaxCount = cmp.Or(s.Defaults.PruneLimit.MaxCount, &count)
 	s.Log.Level = cmp.Or(s.Log.Level, "info")
 	s.Log.Format = cmp.Or(s.Log.Format, "text")
 	s.Events.Keep = cmp.Or(s.Events.Keep, 1000)
 	s.Network.MTU = cmp.Or(s.Network.MTU, 1500)
 	s.Network.ClusterDomain = cmp.Or(s.Network.ClusterDomain, "cluster.local")
+	s.Services.NodePorts = cmp.Or(s.Services.NodePorts, defaultNodePorts)
+	s.DNS.TTL = cmp.Or(s.DNS.TTL, Duration(5*time.Second))
 	s.Pods.SeccompDir = cmp.Or(s.Pods.SeccompDir, "/var/lib/kubelet/seccomp")
 	return s
 }
@@ -187,10 +287,18 @@ func (s Settings) Check() []string {
 		}
 	}
 	for _, n := range s.Network.Nameservers {
-		if _, err := netip.ParseAddr(n); err != nil {
-			add("network.nameservers", "%q is not an address", n)
+		if _, err := ServerAddress(n); err != nil {
+			add("network.nameservers", "%v", err)
 		}
 	}
+	s.Services.check(add)
+	s.DNS.check(add)
+	s.Consul.check(s.Installation, add)
+	s.Hooks.check(add)
+	for i, f := range s.Forges {
+		f.check(fmt.Sprintf("forges[%d]", i), add)
+	}
+	s.Notifications.check(add)
 	switch s.Log.Level {
 	case "trace", "debug", "info", "warn", "error":
 	default:
@@ -204,9 +312,14 @@ func (s Settings) Check() []string {
 	if s.Events.Keep < 0 || s.Events.Keep > 100_000 {
 		add("events.keep", "%d is not possible: use 1 to 100000", s.Events.Keep)
 	}
+	s.Defaults.PruneLimit.check("defaults.pruneLimit", add)
+	checkKinds("defaults.approval.kinds", s.Defaults.Approval.Kinds, add)
 	names := map[string]int{}
 	for i, a := range s.Applications {
 		at := fmt.Sprintf("applications[%d]", i)
+		a.PruneLimit.check(at+".pruneLimit", add)
+		a.Verify.check(at+".verify", a, add)
+		checkKinds(at+".approveKinds", a.ApproveKinds, add)
 		if strings.TrimSpace(a.Location) == "" {
 			add(at+".location", "is missing: name a repository or a directory")
 			continue

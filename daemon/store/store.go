@@ -1,15 +1,12 @@
 // Package store keeps the little that fairlead cannot observe: what was applied for each
 // application, the key that proves ownership, and who may use the state directory.
 //
-// Everything is a file below one directory. Each is replaced atomically, so a crash or a full disk
-// leaves the last good content.
+// Everything is a file below one directory. Each is replaced atomically, or a whole line is added to it, so a crash
+// or a full disk leaves the last good content.
 package store
 
 import (
-	"bufio"
-	"bytes"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,37 +14,28 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 	"syscall"
-	"time"
-
-	"github.com/fairlead-dev/fairlead/plan"
 )
-
-// Record is what is remembered of one application.
-type Record struct {
-	Application string `json:"application"`
-	// Revision is the last revision of which every step succeeded, and Applied when that was.
-	Revision  string    `json:"revision,omitempty"`
-	AppliedAt time.Time `json:"appliedAt,omitzero"`
-	// DeclaredBy is the application whose objects declare this one; empty for the settings. Orphan says
-	// that what runs stays when the declaration goes.
-	DeclaredBy string `json:"declaredBy,omitempty"`
-	Orphan     bool   `json:"orphan,omitempty"`
-	// Inventory are the objects that were applied and not yet confirmed gone.
-	Inventory []plan.Applied `json:"inventory,omitempty"`
-}
 
 // Store is a state directory.
 type Store struct {
 	dir  string
 	lock *os.File
+
+	approving, suspending sync.Mutex
+
+	mu      sync.Mutex
+	records map[string]extent // by application; those that this Store has written
 }
 
 // ErrLocked is returned by Open when another fairlead uses the directory.
 var ErrLocked = errors.New("state directory is in use by another fairlead")
 
-// Open makes the directory if need be and locks it until Close. Files are readable by their owner alone.
+// Open makes the directory if need be and locks it until Close. Files are readable by their owner alone. A directory of a
+// newer fairlead is left as it is: ErrNewer.
 func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "applications"), 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
@@ -63,10 +51,14 @@ func Open(dir string) (*Store, error) {
 		}
 		return nil, fmt.Errorf("lock state directory %s: %w", dir, err)
 	}
-	return &Store{dir: dir, lock: lock}, nil
+	if err := errors.Join(removeHalfWritten(dir), removeHalfWritten(filepath.Join(dir, "applications")), claimFormat(dir)); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return &Store{dir: dir, lock: lock, records: map[string]extent{}}, nil
 }
 
-// View opens a state directory for reading only. A directory that does not exist is an empty one.
+// View opens a state directory for reading only. A directory that does not exist is an empty one. Ask Readable first.
 func View(dir string) *Store { return &Store{dir: dir} }
 
 // Close releases the directory.
@@ -105,69 +97,6 @@ func (s *Store) Key() ([]byte, error) {
 	return key, nil
 }
 
-// Load returns the record of an application; a missing one is empty.
-func (s *Store) Load(application string) (Record, error) {
-	b, err := os.ReadFile(s.path(application))
-	if errors.Is(err, fs.ErrNotExist) {
-		return Record{Application: application}, nil
-	}
-	if err != nil {
-		return Record{}, fmt.Errorf("read record of application %s: %w", application, err)
-	}
-	var r Record
-	if err := json.Unmarshal(b, &r); err != nil {
-		return Record{}, fmt.Errorf("record of application %s (%s) is damaged: %w; nothing of it is changed until the file is mended or removed", application, s.path(application), err)
-	}
-	return r, nil
-}
-
-// Save replaces the record of an application durably.
-func (s *Store) Save(r Record) error {
-	return writeFile(s.path(r.Application), func(w io.Writer) error {
-		if err := r.write(w); err != nil {
-			return fmt.Errorf("encode record of application %s: %w", r.Application, err)
-		}
-		return nil
-	})
-}
-
-// write writes the record as JSON, object by object: a large inventory is never in memory as a whole, and a
-// file that people look into has a line for each.
-func (r Record) write(to io.Writer) error {
-	w := bufio.NewWriterSize(to, 64<<10)
-	objects := r.Inventory
-	r.Inventory = nil
-	b, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	_, _ = w.Write(bytes.TrimSuffix(b, []byte("}"))) // Flush returns the error
-	for i := range objects {
-		start := ",\n"
-		if i == 0 {
-			start = ",\n\"inventory\":[\n"
-		}
-		_, _ = w.WriteString(start)
-		if b, err = json.Marshal(&objects[i]); err != nil {
-			return err
-		}
-		_, _ = w.Write(b)
-	}
-	if len(objects) > 0 {
-		_ = w.WriteByte(']')
-	}
-	_, _ = w.WriteString("}\n")
-	return w.Flush()
-}
-
-// Delete forgets an application. Forgetting an unknown one succeeds.
-func (s *Store) Delete(application string) error {
-	if err := os.Remove(s.path(application)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove record of application %s: %w", application, err)
-	}
-	return nil
-}
-
 // Applications lists the applications that have a record, sorted.
 func (s *Store) Applications() ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(s.dir, "applications"))
@@ -188,8 +117,21 @@ func (s *Store) Applications() ([]string, error) {
 	return names, nil
 }
 
-func (s *Store) path(application string) string {
-	return filepath.Join(s.dir, "applications", url.PathEscape(application)+".json")
+// halfWritten is what a file is called that is to replace another.
+var halfWritten = regexp.MustCompile(`^\.(key|format|.*\.json|.*\.approved)\.[0-9]+$`)
+
+// removeHalfWritten removes what writeFile left when the program died in it.
+func removeHalfWritten(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if halfWritten.MatchString(e.Name()) {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("remove what was written by half: %w", err)
+	}
+	return nil
 }
 
 // WriteFile replaces a file so that after a crash either the old or the new content is there.
@@ -200,6 +142,7 @@ func WriteFile(name string, content []byte) error {
 	})
 }
 
+// writeFile replaces a file by what write writes.
 func writeFile(name string, write func(io.Writer) error) error {
 	tmp, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	if err != nil {

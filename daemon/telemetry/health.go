@@ -2,7 +2,6 @@ package telemetry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -11,6 +10,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/fairlead-dev/fairlead/daemon/httpserve"
 )
 
 // Check is one thing that must hold for the daemon to be ready.
@@ -112,23 +113,5 @@ func Handler(r *Recorder, h *Health, alive func() error) http.Handler {
 
 // Serve answers on l with h until ctx ends. It closes l.
 func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute}
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		<-ctx.Done()
-		grace, stop := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer stop()
-		if srv.Shutdown(grace) != nil {
-			srv.Close()
-		}
-	}()
-	err := srv.Serve(l)
-	cancel()
-	<-done
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return err
+	return httpserve.Until(ctx, &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute}, l, time.Second)
 }

@@ -35,7 +35,7 @@ const (
 // LogOptions are the settings of a logger.
 type LogOptions struct {
 	Format LogFormat
-	// Level is debug, info, warn or error; empty means info.
+	// Level is trace, debug, info, warn or error; empty means info.
 	Level string
 	// Color uses colours in the Console format.
 	Color bool
@@ -53,6 +53,8 @@ func NewLogger(w io.Writer, o LogOptions) (zerolog.Logger, error) {
 	level := zerolog.InfoLevel
 	switch o.Level {
 	case "", "info":
+	case "trace":
+		level = zerolog.TraceLevel
 	case "debug":
 		level = zerolog.DebugLevel
 	case "warn":
@@ -60,7 +62,7 @@ func NewLogger(w io.Writer, o LogOptions) (zerolog.Logger, error) {
 	case "error":
 		level = zerolog.ErrorLevel
 	default:
-		return zerolog.Nop(), fmt.Errorf("log level %q is unknown; use debug, info, warn or error", o.Level)
+		return zerolog.Nop(), fmt.Errorf("log level %q is unknown; use trace, debug, info, warn or error", o.Level)
 	}
 	now := o.Now
 	if now == nil {

@@ -36,11 +36,18 @@ type Recorder struct {
 	reconciles    *prometheus.HistogramVec
 	lastReconcile *prometheus.GaugeVec
 	ready         *prometheus.GaugeVec
+	failed        *prometheus.GaugeVec
+	rolledBack    *prometheus.GaugeVec
+	failures      *prometheus.CounterVec
+	rollbacks     *prometheus.CounterVec
 	restarts      *prometheus.CounterVec
 	drift         *prometheus.CounterVec
 	events        *prometheus.CounterVec
 	engineUp      *prometheus.GaugeVec
 	pods          *podGauge
+	serving       *servingCollector
+	hooks         *hookCollector
+	notifications *notifyCollector
 }
 
 // Duration buckets in seconds: quick ones for what happens in memory, slow ones for what waits for
@@ -53,7 +60,7 @@ var (
 // NewRecorder returns a Recorder with a registry of its own, which also has the Go runtime's and the
 // process's metrics.
 func NewRecorder(version, revision string) *Recorder {
-	r := &Recorder{registry: prometheus.NewRegistry(), pods: &podGauge{desc: prometheus.NewDesc(
+	r := &Recorder{registry: prometheus.NewRegistry(), serving: newServingCollector(), hooks: newHookCollector(), notifications: newNotifyCollector(), pods: &podGauge{desc: prometheus.NewDesc(
 		"fairlead_pods", "Pods that were observed.", []string{"application", "phase"}, nil)}}
 	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
 		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
@@ -77,13 +84,17 @@ func NewRecorder(version, revision string) *Recorder {
 	r.reconciles = histogram("fairlead_reconcile_duration_seconds", "Time of one pass over an application, from planning to the end of the walk.", slow[:], "application", "result")
 	r.lastReconcile = gauge("fairlead_reconcile_last_success_timestamp_seconds", "When an application was last reconciled with success, in Unix time.", "application")
 	r.ready = gauge("fairlead_application_ready", "1 when the application's newest revision is applied and healthy, otherwise 0.", "application")
+	r.failed = gauge("fairlead_application_failed", "1 when the application's newest revision failed and is not tried again, otherwise 0.", "application")
+	r.rolledBack = gauge("fairlead_application_rolled_back", "1 while the last good revision runs in place of one that failed, otherwise 0.", "application")
+	r.failures = counter("fairlead_revision_failures_total", "Revisions that failed, by why.", "application", "reason")
+	r.rollbacks = counter("fairlead_rollbacks_total", "Times that an application went back to its last good revision (success), or could not (failure).", "application", "result")
 	r.restarts = counter("fairlead_container_restarts_total", "Containers that were started again after they ended.", "application")
-	r.drift = counter("fairlead_drift_total", "Differences that were found between what runs and what was applied, made by somebody else.", "application")
+	r.drift = counter("fairlead_drift_total", "Differences that were found between what runs and what was applied, made by somebody else, by who made them (person, engine, kernel, unknown) and what was done.", "application", "by", "action")
 	r.events = counter("fairlead_events_total", "Events that were recorded.", "type")
 	r.engineUp = gauge("fairlead_engine_up", "1 when the node's Docker engine answers, otherwise 0.", "node")
 	build := gauge("fairlead_build_info", "1, with what this fairlead was built from as labels.", "version", "revision", "goversion")
 	build.WithLabelValues(version, revision, runtime.Version()).Set(1)
-	r.registry.MustRegister(r.pods, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.registry.MustRegister(r.pods, r.serving, r.hooks, r.notifications, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return r
 }
 
@@ -136,6 +147,28 @@ func (r *Recorder) SetReady(application string, ready bool) {
 	}
 }
 
+// SetFailed says whether the newest revision of an application failed, and whether the last good one runs in its place.
+func (r *Recorder) SetFailed(application string, failed, rolledBack bool) {
+	if r != nil {
+		r.failed.WithLabelValues(label(application)).Set(number(failed))
+		r.rolledBack.WithLabelValues(label(application)).Set(number(rolledBack))
+	}
+}
+
+// RevisionFailed counts a revision that failed.
+func (r *Recorder) RevisionFailed(application, reason string) {
+	if r != nil {
+		r.failures.WithLabelValues(label(application), label(reason)).Inc()
+	}
+}
+
+// RollbackDone counts the end of an application's way back to its last good revision.
+func (r *Recorder) RollbackDone(application string, res Result) {
+	if r != nil {
+		r.rollbacks.WithLabelValues(label(application), string(res)).Inc()
+	}
+}
+
 // ContainerRestarted counts n restarts.
 func (r *Recorder) ContainerRestarted(application string, n int) {
 	if r != nil && n > 0 {
@@ -143,10 +176,10 @@ func (r *Recorder) ContainerRestarted(application string, n int) {
 	}
 }
 
-// DriftFound counts n differences that were not there before.
-func (r *Recorder) DriftFound(application string, n int) {
-	if r != nil && n > 0 {
-		r.drift.WithLabelValues(label(application)).Add(float64(n))
+// DriftFound counts a difference that was not there before, by who made it and what was done.
+func (r *Recorder) DriftFound(application string, by plan.By, action string) {
+	if r != nil {
+		r.drift.WithLabelValues(label(application), label(string(by)), label(action)).Inc()
 	}
 }
 
@@ -182,7 +215,7 @@ func (r *Recorder) Forget(application string) {
 	match := prometheus.Labels{"application": label(application)}
 	for _, v := range []interface {
 		DeletePartialMatch(prometheus.Labels) int
-	}{r.renders, r.plans, r.reconciles, r.lastReconcile, r.ready, r.restarts, r.drift} {
+	}{r.renders, r.plans, r.reconciles, r.lastReconcile, r.ready, r.failed, r.rolledBack, r.failures, r.rollbacks, r.restarts, r.drift} {
 		v.DeletePartialMatch(match)
 	}
 }

@@ -13,14 +13,14 @@ type Notifier struct{}
 
 // Ready tells that the daemon is up, with a line for `systemctl status`.
 func (Notifier) Ready(status string) error {
-	return notify(daemon.SdNotifyReady + "\nSTATUS=" + status)
+	return notifySystemd(daemon.SdNotifyReady + "\nSTATUS=" + status)
 }
 
 // Status replaces the line for `systemctl status`.
-func (Notifier) Status(status string) error { return notify("STATUS=" + status) }
+func (Notifier) Status(status string) error { return notifySystemd("STATUS=" + status) }
 
 // Stopping tells that the daemon is about to end.
-func (Notifier) Stopping() error { return notify(daemon.SdNotifyStopping) }
+func (Notifier) Stopping() error { return notifySystemd(daemon.SdNotifyStopping) }
 
 // Watchdog tells systemd twice in every WatchdogSec that the daemon is alive, unless alive returns an
 // error, until ctx ends. Without WatchdogSec it returns at once.
@@ -36,7 +36,7 @@ func (Notifier) Watchdog(ctx context.Context, alive func() error) error {
 	defer tick.Stop()
 	for {
 		if alive == nil || alive() == nil {
-			if err := notify(daemon.SdNotifyWatchdog); err != nil {
+			if err := notifySystemd(daemon.SdNotifyWatchdog); err != nil {
 				return err
 			}
 		}
@@ -48,7 +48,7 @@ func (Notifier) Watchdog(ctx context.Context, alive func() error) error {
 	}
 }
 
-func notify(state string) error {
+func notifySystemd(state string) error {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		return fmt.Errorf("notify systemd: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -22,9 +23,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/fairlead-dev/fairlead/apply/executor"
 	"github.com/fairlead-dev/fairlead/daemon/api"
+	"github.com/fairlead-dev/fairlead/daemon/hooks"
+	"github.com/fairlead-dev/fairlead/daemon/notify"
 	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/render/object"
+	"github.com/fairlead-dev/fairlead/runtimes/consul"
+	"github.com/fairlead-dev/fairlead/runtimes/names"
+	"github.com/fairlead-dev/fairlead/runtimes/proxy"
+	"github.com/fairlead-dev/fairlead/runtimes/routing"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -38,11 +46,36 @@ func exercised() *Recorder {
 	r.StepDone(plan.OpCreatePod, Success, time.Second)
 	r.ReconcileDone("shop", Success, time.Second, time.UnixMilli(1500))
 	r.SetReady("shop", true)
+	r.SetFailed("shop", true, true)
+	r.RevisionFailed("shop", "ProgressDeadlineExceeded")
+	r.RollbackDone("shop", Success)
 	r.ContainerRestarted("shop", 2)
-	r.DriftFound("shop", 1)
+	r.DriftFound("shop", plan.ByPerson, "kill")
 	r.EventRecorded("Warning")
 	r.SetEngineUp("n1", true)
 	r.SetPods(map[PodGroup]int{{"shop", "Running"}: 3})
+	r.CountHooks(func() hooks.Stats {
+		return hooks.Stats{Deliveries: []hooks.Counted{{Count: hooks.Count{Forge: "github", Result: hooks.Accepted}, Number: 2}}, Looks: 3}
+	})
+	r.CountNotifications(func() []notify.Stats {
+		return []notify.Stats{{Channel: "ops", Queued: 4, Repeated: 3, Excluded: 2, Dropped: 1, Sent: 2, Failed: 1, Retries: 5, LastSent: time.UnixMilli(3500), Error: "x"}}
+	})
+	r.Serve(func() Serving {
+		return Serving{
+			Routes:     plan.Routes{{Service: &plan.Service{Application: "shop"}, Endpoints: []plan.Endpoint{{Ready: true}, {Terminating: true}, {}}}},
+			Registries: []executor.RegistryStatus{{Name: "routes", Current: true, Sets: 3, Failures: 1, Last: time.UnixMilli(2500), Took: time.Millisecond}},
+			Kernel:     &routing.Stats{Elements: 12, Repairs: 1},
+			Names: &names.Stats{
+				Answers:   []names.Answers{{Kind: names.KindCluster, Rcode: "NOERROR", Count: 5}},
+				Listening: []names.Listening{{Address: netip.MustParseAddrPort("10.0.0.1:53")}},
+				Upstreams: []names.Upstream{{Domain: ".", Address: netip.MustParseAddrPort("192.0.2.53:53"), Latencies: names.Latencies{
+					Buckets: []names.Bucket{{UpTo: time.Millisecond, Count: 1}}, Count: 2, Sum: time.Second,
+				}}},
+			},
+			Proxy:  &proxy.Stats{Open: map[string]int{"shop": 1}, Served: 3, Failed: 1},
+			Consul: &consul.Stats{Wanted: 2, Registered: 1, Pending: 1, Condition: consul.Condition{Code: consul.Registered}},
+		}
+	})
 	return r
 }
 
@@ -136,6 +169,7 @@ fairlead_reconcile_last_success_timestamp_seconds{application="shop"} 1.5
 		t.Error(err)
 	}
 
+	r.Serve(func() Serving { return Serving{} }) // what is served is read anew at each scrape
 	r.Forget("shop")
 	r.ForgetSource("src")
 	families, err := r.Gatherer().Gather()

@@ -30,6 +30,7 @@ var (
 	commits   = flag.Int("commits", 20, "commits that M1 measures")
 	rounds    = flag.Int("rounds", 5, "rounds of M2; M3 has fewer")
 	bulk      = flag.String("bulk", "50,100", "numbers of pods that M2 starts from nothing")
+	partPods  = flag.Int("part-pods", 20, "bare pods of which the parts of M2 start each kind")
 	rolled    = flag.Int("rolled", 50, "pods that M3 replaces")
 	idlePods  = flag.Int("pods", 100, "pods that run in M6 and M7")
 	repairs   = flag.Int("repairs", 15, "containers that M7 removes, and as many that it kills")

@@ -42,16 +42,19 @@ func bulkOf(b *testing.B, n int) {
 
 	var ours, floor series
 	others := make([]series, len(peers))
+	var cost time.Duration
 	for round := range *rounds {
 		for i := range n {
 			r.write(b, fmt.Sprintf("apps/bulk-%03d.yaml", i), deployment(fmt.Sprintf("bulk-%03d", i), image, 1, args, ""))
 		}
 		id := r.commit(b, fmt.Sprintf("%d pods, round %d", n, round))
 		w.reset()
+		before := d.cpu(b)
 		began := r.release(b, id)
 		d.poke(b)
 		last := w.until(b, n, events.ActionStart, workload)
 		ours = append(ours, last.at.Sub(began))
+		cost += d.cpu(b) - before
 		d.settled(b, id, n+1)
 		r.remove(b, "apps/bulk-*.yaml")
 		id = r.push(b, "None of them")
@@ -73,7 +76,8 @@ func bulkOf(b *testing.B, n int) {
 			others[i] = append(others[i], took)
 		}
 	}
-	results.compare(b, "M2", fmt.Sprintf("%d pods, against the floor", n), 1.05, ours, floor, "")
+	results.compare(b, "M2", fmt.Sprintf("%d pods, against the floor", n), 1.05, ours, floor,
+		fmt.Sprintf("%.1f ms of the daemon's processor for each pod", millis(cost)/float64(n*len(ours))))
 	for i, p := range peers {
 		results.compare(b, "M2", fmt.Sprintf("%d pods, against %s", n, p.name), p.goal, ours, others[i], "")
 	}

@@ -45,7 +45,8 @@ func newDaemon(b *testing.B, e engine, r *repo, host string) *daemon {
 		b.Fatal(err)
 	}
 	config := filepath.Join(d.dir, "fairlead.yaml")
-	text := fmt.Sprintf("installation: %s\nstateDir: %s\nrunDir: %s\nnetwork: {cidr: 10.%d.%d.0/23}\n", d.installation, filepath.Join(d.dir, "state"), run, 201+rand.IntN(30), 2*rand.IntN(128))
+	text := fmt.Sprintf("installation: %s\nstateDir: %s\nrunDir: %s\nnetwork: {cidr: 10.%d.%d.0/23}\nservices: {cidr: 10.%d.0.0/16}\ndefaults: {pruneLimit: {maxShare: 100}}\n",
+		d.installation, filepath.Join(d.dir, "state"), run, 201+rand.IntN(30), 2*rand.IntN(128), 160+rand.IntN(30))
 	if host != "" {
 		text += "engine: " + host + "\n"
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
@@ -78,7 +79,7 @@ func (e engine) clean(prefix string) error {
 
 func (e engine) remove(ctx context.Context, id string) error {
 	err := e.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
-	if client.IsErrNotFound(err) {
+	if errdefs.IsNotFound(err) {
 		return nil
 	}
 	return err
@@ -198,6 +199,7 @@ type floor struct {
 	sandbox, image string
 	args           []string
 	slots          chan struct{}
+	part           func(c *container.Config, h *container.HostConfig, sandbox bool) // what its pods have more; nil for nothing
 }
 
 // newFloor returns a floor whose sandboxes are of the image that fairlead uses. That image is only there
@@ -248,37 +250,62 @@ type raw struct{ sandbox, main string }
 // pod starts a pod.
 func (f *floor) pod(ctx context.Context, name string) (raw, error) {
 	var p raw
-	err := f.slot(func() error {
-		r, err := f.ContainerCreate(ctx, &container.Config{Image: f.sandbox}, &container.HostConfig{NetworkMode: network.NetworkNone, IpcMode: container.IPCModeShareable}, nil, nil, f.prefix+"_POD_"+name)
-		p.sandbox = r.ID
-		return err
-	})
-	if err != nil {
-		return p, fmt.Errorf("create the sandbox of %s: %w", name, err)
-	}
-	if p.main, err = f.create(ctx, p.sandbox, name); err != nil {
-		return p, err
-	}
-	for _, id := range []string{p.sandbox, p.main} {
-		if err := f.slot(func() error { return f.ContainerStart(ctx, id, container.StartOptions{}) }); err != nil {
-			return p, fmt.Errorf("start a container of %s: %w", name, err)
+	for _, step := range []func(ctx context.Context, p *raw, name string) error{f.createSandbox, f.createMain, f.startSandbox, f.startMain} {
+		if err := step(ctx, &p, name); err != nil {
+			return p, err
 		}
 	}
 	return p, nil
 }
 
+func (f *floor) createSandbox(ctx context.Context, p *raw, name string) (err error) {
+	if p.sandbox, err = f.make(ctx, &container.Config{Image: f.sandbox}, &container.HostConfig{NetworkMode: network.NetworkNone, IpcMode: container.IPCModeShareable}, "_POD_"+name); err != nil {
+		return fmt.Errorf("create the sandbox of %s: %w", name, err)
+	}
+	return nil
+}
+
+func (f *floor) createMain(ctx context.Context, p *raw, name string) (err error) {
+	p.main, err = f.create(ctx, p.sandbox, name)
+	return err
+}
+
+func (f *floor) startSandbox(ctx context.Context, p *raw, name string) error {
+	return f.start(ctx, p.sandbox, name)
+}
+
+func (f *floor) startMain(ctx context.Context, p *raw, name string) error {
+	return f.start(ctx, p.main, name)
+}
+
+func (f *floor) start(ctx context.Context, id, name string) error {
+	if err := f.slot(func() error { return f.ContainerStart(ctx, id, container.StartOptions{}) }); err != nil {
+		return fmt.Errorf("start a container of %s: %w", name, err)
+	}
+	return nil
+}
+
 // create makes a container that joins a sandbox.
-func (f *floor) create(ctx context.Context, sandbox, name string) (id string, err error) {
-	err = f.slot(func() error {
-		r, err := f.ContainerCreate(ctx, &container.Config{Image: f.image, Cmd: f.args},
-			&container.HostConfig{NetworkMode: container.NetworkMode("container:" + sandbox), IpcMode: container.IpcMode("container:" + sandbox)}, nil, nil, f.prefix+"_"+name)
-		id = r.ID
-		return err
-	})
+func (f *floor) create(ctx context.Context, sandbox, name string) (string, error) {
+	id, err := f.make(ctx, &container.Config{Image: f.image, Cmd: f.args},
+		&container.HostConfig{NetworkMode: container.NetworkMode("container:" + sandbox), IpcMode: container.IpcMode("container:" + sandbox)}, "_"+name)
 	if err != nil {
 		return "", fmt.Errorf("create the container of %s: %w", name, err)
 	}
 	return id, nil
+}
+
+// make makes a container in a slot.
+func (f *floor) make(ctx context.Context, c *container.Config, h *container.HostConfig, name string) (id string, err error) {
+	if f.part != nil {
+		f.part(c, h, c.Image == f.sandbox)
+	}
+	err = f.slot(func() error {
+		r, err := f.ContainerCreate(ctx, c, h, nil, nil, f.prefix+name)
+		id = r.ID
+		return err
+	})
+	return id, err
 }
 
 // pods starts n pods, as many at a time as the engine has slots.
@@ -293,6 +320,21 @@ func (f *floor) pods(ctx context.Context, n int, name string) ([]raw, error) {
 		})
 	}
 	return out, group.Wait()
+}
+
+// podsByStep is pods, but takes each step for all pods before the next one.
+func (f *floor) podsByStep(ctx context.Context, n int, name string) ([]raw, error) {
+	out := make([]raw, n)
+	for _, step := range []func(ctx context.Context, p *raw, name string) error{f.createSandbox, f.createMain, f.startSandbox, f.startMain} {
+		group, ctx := errgroup.WithContext(ctx)
+		for i := range n {
+			group.Go(func() error { return step(ctx, &out[i], fmt.Sprintf("%s-%d", name, i)) })
+		}
+		if err := group.Wait(); err != nil {
+			return out, err
+		}
+	}
+	return out, nil
 }
 
 // drop removes pods at once.

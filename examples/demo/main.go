@@ -11,7 +11,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -76,8 +75,11 @@ func run(ctx context.Context, keep bool) (err error) {
 	if err := up.Start(); err != nil {
 		return fmt.Errorf("start fairlead: %w", err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- up.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = up.Wait() // it is told to end
+	}()
 	defer func() {
 		// Whatever happened, nothing stays.
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
@@ -88,20 +90,24 @@ func run(ctx context.Context, keep bool) (err error) {
 			err = errors.Join(err, fmt.Errorf("fairlead down: %w", e))
 		}
 		_ = up.Process.Signal(syscall.SIGTERM)
-		_ = <-ended // it was told to end
+		<-ended
 		say("Everything of the demo is gone again")
 	}()
 	if err := d.ready(ctx, 3, "1"); err != nil {
 		return err
 	}
-	if err := d.show(ctx, "get", "pods", "-A", "-o", "wide"); err != nil {
+	if err := d.show(ctx, "get", "pods,services", "-A", "-o", "wide"); err != nil {
 		return err
 	}
-	page, err := d.page(ctx)
+	url, err := d.service(ctx)
 	if err != nil {
 		return err
 	}
-	say("The page of one pod: " + page)
+	page, err := get(ctx, http.DefaultClient, url)
+	if err != nil {
+		return err
+	}
+	say("The page at the Service's address, " + url + ": " + page)
 
 	say("A branch changes the image, the greeting and the number of pods: this is what merging it would do")
 	if err := d.commitChange(ctx); err != nil {
@@ -111,7 +117,7 @@ func run(ctx context.Context, keep bool) (err error) {
 		return err
 	}
 	say("It is merged, while requests go on")
-	load := d.startLoad(ctx)
+	load := startLoad(ctx, url)
 	if err := d.git(ctx, "merge", "-q", "version-2"); err != nil {
 		return err
 	}
@@ -119,10 +125,10 @@ func run(ctx context.Context, keep bool) (err error) {
 		return err
 	}
 	sent, failed := load.stop()
-	if err := d.show(ctx, "get", "pods", "-A", "-o", "wide"); err != nil {
+	if err := d.show(ctx, "describe", "service/web", "-n", "production"); err != nil {
 		return err
 	}
-	if page, err = d.page(ctx); err != nil {
+	if page, err = get(ctx, http.DefaultClient, url); err != nil {
 		return err
 	}
 	say("The page now: " + page)
@@ -273,20 +279,20 @@ func (d *demo) ready(ctx context.Context, count int, version string) error {
 	}
 }
 
-// page returns the page of one pod.
-func (d *demo) page(ctx context.Context) (string, error) {
-	pods, err := d.pods(ctx)
+// service returns the URL of the example's Service.
+func (d *demo) service(ctx context.Context) (string, error) {
+	services, err := d.client.Services(ctx, api.Query{Namespace: "production", Names: []string{"web"}})
 	if err != nil {
 		return "", err
 	}
-	if len(pods) == 0 {
-		return "", errors.New("there is no pod")
+	if len(services) != 1 || services[0].Spec.ClusterIP == "" {
+		return "", errors.New("the Service web has no address")
 	}
-	return get(ctx, http.DefaultClient, pods[0].IP)
+	return fmt.Sprintf("http://%s/", services[0].Spec.ClusterIP), nil
 }
 
-func get(ctx context.Context, c *http.Client, ip string) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(ip, "8080")+"/", nil)
+func get(ctx context.Context, c *http.Client, url string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return "", err
 	}
@@ -297,59 +303,33 @@ func get(ctx context.Context, c *http.Client, ip string) (string, error) {
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s answered %s", ip, resp.Status)
+		err = fmt.Errorf("%s answered %s", url, resp.Status)
 	}
 	return strings.TrimSpace(string(b)), err
 }
 
-// load sends requests to the ready pods, as whoever follows their readiness does.
+// load sends requests to one URL: some workers keep their connections, others open one for each request.
 type load struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	sent   atomic.Int64
 	mu     sync.Mutex
-	ready  []string
 	failed []error
 }
 
-func (d *demo) startLoad(ctx context.Context) *load {
+func startLoad(ctx context.Context, url string) *load {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &load{cancel: cancel}
-	follow := func() {
-		pods, err := d.pods(ctx)
-		if err != nil {
-			return
-		}
-		var ready []string
-		for _, p := range pods {
-			if p.IsReady && p.Status == "Running" {
-				ready = append(ready, p.IP)
-			}
-		}
-		l.mu.Lock()
-		l.ready = ready
-		l.mu.Unlock()
-	}
-	follow()
-	l.wg.Go(func() { _ = d.client.Watch(ctx, follow) })
 	for worker := range 4 {
-		l.wg.Go(func() { l.send(ctx, worker) })
+		l.wg.Go(func() { l.send(ctx, url, worker%2 == 0) })
 	}
 	return l
 }
 
-func (l *load) send(ctx context.Context, worker int) {
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	for i := worker; ctx.Err() == nil; i++ {
-		l.mu.Lock()
-		ready := l.ready
-		l.mu.Unlock()
-		if len(ready) == 0 {
-			l.fail(errors.New("no pod is ready"))
-			time.Sleep(10 * time.Millisecond)
-			continue
-		}
-		_, err := get(context.WithoutCancel(ctx), client, ready[i%len(ready)])
+func (l *load) send(ctx context.Context, url string, keep bool) {
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: !keep}}
+	for ctx.Err() == nil {
+		_, err := get(context.WithoutCancel(ctx), client, url)
 		l.sent.Add(1)
 		if err != nil {
 			l.fail(err)

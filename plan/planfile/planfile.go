@@ -11,17 +11,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/render/object"
 )
 
-// Format is the version of the JSON. Readers of a version read all files of that version: fields are only
-// ever added under a new one.
-const Format = "fairlead.dev/planfile/v1"
+// Format is the version of the JSON. Readers of a version read all files of that version, and of those before:
+// fields are only ever added under a new one. Version 2 added Services, version 3 stages, syncs and moves between applications.
+const Format = "fairlead.dev/planfile/v3"
+
+// before are the versions that are read as well.
+var before = [...]string{"fairlead.dev/planfile/v1", "fairlead.dev/planfile/v2"}
 
 // ErrFormat is wrapped by Decode's error for what is no plan, or one of another version.
 var ErrFormat = errors.New("not a plan that can be read")
@@ -52,6 +58,32 @@ type args struct {
 	Changes  []string  `json:"changes,omitempty"`
 	MinReady duration  `json:"minReady,omitempty"`
 	Deadline time.Time `json:"deadline,omitzero"`
+	// Object is the Service, or what has hand-written endpoints, that is set or deleted; For is the endpoints' Service.
+	Object *object.Ref `json:"object,omitempty"`
+	// Application is whose it is, and To the application that it moves to.
+	Application string      `json:"application,omitempty"`
+	To          string      `json:"to,omitempty"`
+	For         *object.Ref `json:"for,omitempty"`
+	Hash        string      `json:"hash,omitempty"`
+	// Type and the addresses are those of the Service.
+	Type          corev1.ServiceType `json:"type,omitempty"`
+	ClusterIP     string             `json:"clusterIP,omitempty"`
+	Ports         []port             `json:"ports,omitempty"`
+	HealthPort    int32              `json:"healthCheckNodePort,omitempty"`
+	LoadBalancers []netip.Addr       `json:"loadBalancerIPs,omitempty"`
+	ExternalIPs   []string           `json:"externalIPs,omitempty"`
+	ExternalName  string             `json:"externalName,omitempty"`
+	// Stage is what waits until Objects are healthy.
+	Stage   *plan.Stage  `json:"stage,omitempty"`
+	Objects []object.Ref `json:"objects,omitempty"`
+}
+
+// port is one port of a Service.
+type port struct {
+	Name     string          `json:"name,omitempty"`
+	Protocol corev1.Protocol `json:"protocol"`
+	Port     int32           `json:"port"`
+	NodePort int32           `json:"nodePort,omitempty"`
 }
 
 // duration is a time.Duration that is written as Go prints it, for example 1m30s.
@@ -102,7 +134,7 @@ func Decode(b []byte) (plan.Plan, error) {
 	switch {
 	case head.Format == "":
 		return plan.Plan{}, fmt.Errorf("%w: it says no format, and %s is expected", ErrFormat, Format)
-	case head.Format != Format:
+	case head.Format != Format && !slices.Contains(before[:], head.Format):
 		return plan.Plan{}, fmt.Errorf("%w: its format is %q, and this fairlead reads %s: make the plan again", ErrFormat, head.Format, Format)
 	}
 	var d document
@@ -172,9 +204,39 @@ func argsOf(a plan.Args) (*args, error) {
 	case plan.WaitReady:
 		return &args{Pod: &a.Pod, MinReady: duration(a.MinReady), Deadline: a.Deadline}, nil
 	case plan.DeletePod:
-		return &args{Pod: &a.Pod, UID: a.UID}, nil
+		return &args{Pod: &a.Pod, UID: a.UID, Application: a.Application}, nil
+	case plan.MovePod:
+		return &args{Pod: &a.Pod, UID: a.UID, Application: a.From, To: a.To}, nil
+	case plan.SetService:
+		return serviceArgs(a.Service)
+	case plan.DeleteService:
+		return &args{Object: &a.Service, Application: a.Application}, nil
+	case plan.SetEndpoints:
+		if a.Endpoints == nil {
+			return nil, errors.New("the endpoints are missing")
+		}
+		return &args{Object: &a.Endpoints.Ref, Application: a.Endpoints.Application, For: &a.Endpoints.Service, Hash: a.Endpoints.Hash}, nil
+	case plan.DeleteEndpoints:
+		return &args{Object: &a.Endpoints, Application: a.Application}, nil
+	case plan.WaitHealthy:
+		return &args{Stage: &a.Stage, Objects: a.Objects}, nil
 	}
 	return nil, fmt.Errorf("arguments of the type %T have no form", a)
+}
+
+func serviceArgs(s *plan.Service) (*args, error) {
+	if s == nil || s.Spec == nil {
+		return nil, errors.New("the Service is missing")
+	}
+	out := &args{
+		Object: &s.Ref, Application: s.Application, Hash: s.Hash, Type: s.Spec.Type, ClusterIP: s.Spec.ClusterIP,
+		HealthPort: s.Spec.HealthCheckNodePort, LoadBalancers: s.LoadBalancerIPs, ExternalIPs: s.Spec.ExternalIPs, ExternalName: s.Spec.ExternalName,
+	}
+	for i := range s.Spec.Ports {
+		p := &s.Spec.Ports[i]
+		out.Ports = append(out.Ports, port{Name: p.Name, Protocol: p.Protocol, Port: p.Port, NodePort: p.NodePort})
+	}
+	return out, nil
 }
 
 func podArgs(p *plan.Pod) (*args, error) {
@@ -194,8 +256,20 @@ func (s step) restored() (plan.Args, error) {
 	if a == nil {
 		return nil, errors.New("its arguments are missing")
 	}
-	if s.Op != plan.OpPullImage && a.Pod == nil {
-		return nil, errors.New("its pod is missing")
+	switch s.Op {
+	case plan.OpSetService, plan.OpDeleteService, plan.OpSetEndpoints, plan.OpDeleteEndpoints:
+		if a.Object == nil {
+			return nil, errors.New("its object is missing")
+		}
+	case plan.OpCreatePod, plan.OpUpdatePod, plan.OpWaitReady, plan.OpDeletePod, plan.OpMovePod:
+		if a.Pod == nil {
+			return nil, errors.New("its pod is missing")
+		}
+	case plan.OpWaitHealthy:
+		if a.Stage == nil {
+			return nil, errors.New("its stage is missing")
+		}
+	case plan.OpPullImage:
 	}
 	switch s.Op {
 	case plan.OpPullImage:
@@ -207,9 +281,36 @@ func (s step) restored() (plan.Args, error) {
 	case plan.OpWaitReady:
 		return plan.WaitReady{Pod: *a.Pod, MinReady: time.Duration(a.MinReady), Deadline: a.Deadline}, nil
 	case plan.OpDeletePod:
-		return plan.DeletePod{Pod: *a.Pod, UID: a.UID}, nil
+		return plan.DeletePod{Pod: *a.Pod, UID: a.UID, Application: a.Application}, nil
+	case plan.OpMovePod:
+		return plan.MovePod{Pod: *a.Pod, UID: a.UID, From: a.Application, To: a.To}, nil
+	case plan.OpSetService:
+		return plan.SetService{Service: a.service()}, nil
+	case plan.OpDeleteService:
+		return plan.DeleteService{Service: *a.Object, Application: a.Application}, nil
+	case plan.OpSetEndpoints:
+		e := &plan.EndpointSlice{Ref: *a.Object, Application: a.Application, Hash: a.Hash}
+		if a.For != nil {
+			e.Service = *a.For
+		}
+		return plan.SetEndpoints{Endpoints: e}, nil
+	case plan.OpDeleteEndpoints:
+		return plan.DeleteEndpoints{Endpoints: *a.Object, Application: a.Application}, nil
+	case plan.OpWaitHealthy:
+		return plan.WaitHealthy{Stage: *a.Stage, Objects: a.Objects}, nil
 	}
 	return nil, fmt.Errorf("its operation %q is unknown", s.Op)
+}
+
+// service returns the identity of a Service and its addresses, which is all that a file holds of it.
+func (a *args) service() *plan.Service {
+	spec := &corev1.ServiceSpec{
+		Type: a.Type, ClusterIP: a.ClusterIP, HealthCheckNodePort: a.HealthPort, ExternalIPs: a.ExternalIPs, ExternalName: a.ExternalName,
+	}
+	for _, p := range a.Ports {
+		spec.Ports = append(spec.Ports, corev1.ServicePort{Name: p.Name, Protocol: p.Protocol, Port: p.Port, NodePort: p.NodePort})
+	}
+	return &plan.Service{Ref: *a.Object, Application: a.Application, Hash: a.Hash, Spec: spec, LoadBalancerIPs: a.LoadBalancers}
 }
 
 // pod returns the identity of a pod, which is all that a file holds of it.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -32,6 +33,14 @@ func example() plan.Plan {
 		PodKey: key, Application: "shop", Owner: web, Template: "t1", Index: -1, Configs: []plan.Config{config},
 		Spec: &corev1.PodSpec{Containers: []corev1.Container{{Name: "web", Env: []corev1.EnvVar{{Name: "TOKEN", Value: "hunter2"}}}}},
 	}
+	svc := object.Ref{Kind: "Service", Namespace: "shop", Name: "web"}
+	slice := object.Ref{Group: "discovery.k8s.io", Kind: "EndpointSlice", Namespace: "shop", Name: "web-1"}
+	served := &plan.Service{
+		Ref: svc, Application: "shop", Hash: "h1", LoadBalancerIPs: []netip.Addr{netip.MustParseAddr("192.0.2.9")},
+		Annotations: map[string]string{"note": "hunter2"},
+		Spec: &corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, ClusterIP: "10.80.0.7", HealthCheckNodePort: 30001, ExternalIPs: []string{"192.0.2.7"},
+			Ports: []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80, NodePort: 30080}}},
+	}
 	indexed := *pod
 	indexed.PodKey, indexed.Owner, indexed.Index = plan.PodKey{Namespace: "shop", Name: "once-0-x"}, job, 0
 	return plan.Plan{
@@ -43,7 +52,10 @@ func example() plan.Plan {
 				Fields: []plan.FieldChange{{Path: "spec.template.spec.containers[web].image", Old: `"web:1"`, New: `"web:2"`, Replaces: true}},
 				Pods:   []plan.PodChange{{Pod: key, Replaces: old, Action: plan.ActionStartFirst, Node: "local", Cause: "image"}}},
 			{Ref: secret, Action: plan.ActionUpdate, Cause: "changed in the source",
+				Stage:  plan.Stage{Wave: -1},
 				Fields: []plan.FieldChange{{Path: "data.password", Old: `"hunter1"`, New: `"hunter2"`}, {Path: "type", New: `"Opaque"`}}},
+			{Ref: job, Action: plan.ActionCreate, Cause: "runs as PostSync hook", Stage: plan.Stage{Phase: plan.PostSync, Wave: 2}, Wait: 11,
+				Hook: plan.HookRun{Sync: "s1", Phase: plan.PostSync}},
 		},
 		Unchanged: 2,
 		Drift:     []plan.Drift{{Ref: web, Message: "memory limit differs", Healed: "set back"}},
@@ -54,10 +66,19 @@ func example() plan.Plan {
 			{ID: 4, Op: plan.OpDeletePod, Node: "local", Target: old.Ref(), Cause: "replaced", After: []plan.StepID{3}, Args: plan.DeletePod{Pod: old, UID: "u0"}},
 			{ID: 5, Op: plan.OpUpdatePod, Node: "local", Target: key.Ref(), Cause: "limits", Args: plan.UpdatePod{Pod: pod, Changes: []string{"resources of container web"}}},
 			{ID: 6, Op: plan.OpCreatePod, Node: "local", Target: indexed.Ref(), Cause: "index 0", Args: plan.CreatePod{Pod: &indexed}},
+			{ID: 7, Op: plan.OpSetService, Node: "local", Target: svc, Cause: "new", Args: plan.SetService{Service: served}},
+			{ID: 8, Op: plan.OpDeleteService, Node: "local", Target: svc, Cause: "gone", Args: plan.DeleteService{Service: svc, Application: "shop"}},
+			{ID: 9, Op: plan.OpSetEndpoints, Node: "local", Target: slice, Cause: "new", After: []plan.StepID{7},
+				Args: plan.SetEndpoints{Endpoints: &plan.EndpointSlice{Ref: slice, Application: "shop", Service: svc, Hash: "e1"}}},
+			{ID: 10, Op: plan.OpDeleteEndpoints, Node: "local", Target: slice, Cause: "gone", Args: plan.DeleteEndpoints{Endpoints: slice, Application: "shop"}},
+			{ID: 11, Op: plan.OpWaitHealthy, Target: object.Ref{Kind: "Stage", Name: "PostSync wave 2"}, Cause: "web is first", After: []plan.StepID{3, 4},
+				Args: plan.WaitHealthy{Stage: plan.Stage{Phase: plan.PostSync, Wave: 2}, Objects: []object.Ref{web}}},
 		},
-		Status:   []plan.WorkloadStatus{{Ref: web, Desired: 1, Current: 1, Health: "Progressing", Reason: "RollingOut"}},
+		Status:   []plan.WorkloadStatus{{Ref: web, Desired: 1, Current: 1, Health: "Progressing", Reason: "RollingOut", WaitsFor: []object.Ref{job}}},
 		Diags:    diag.List{{Severity: diag.Warning, Code: "no-effect", Ref: web, Message: "m", Hint: "h"}},
 		Finished: []plan.Finish{{Ref: job, At: at, Succeeded: true, Reason: "CompletionsReached"}},
+		Sync:     &plan.SyncState{ID: "s1", Desired: "d1", Revision: "abc", Begun: at},
+		Failed:   "nothing",
 		Wake:     at,
 	}
 }
@@ -114,6 +135,29 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// TestBefore holds that files of the versions before are read: those in testdata were written by them.
+func TestBefore(t *testing.T) {
+	for file, steps := range map[string]int{"testdata/v1.json": 6, "testdata/v2.json": 10} {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := Decode(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := example().Steps[:steps]
+		if len(p.Steps) != len(want) {
+			t.Fatalf("%s: %d steps, want %d", file, len(p.Steps), len(want))
+		}
+		for i := range want {
+			if have := p.Steps[i].String(); have != want[i].String() {
+				t.Errorf("%s: step is %q, was %q", file, have, want[i])
+			}
+		}
+	}
+}
+
 func TestDecodeRefuses(t *testing.T) {
 	good, err := Encode(example())
 	if err != nil {
@@ -128,7 +172,7 @@ func TestDecodeRefuses(t *testing.T) {
 	for _, c := range []struct{ name, content, says string }{
 		{"text", "hello", "not JSON"},
 		{"no format", `{"application":{}}`, "says no format"},
-		{"newer", edit(Format, "fairlead.dev/planfile/v2"), `its format is "fairlead.dev/planfile/v2", and this fairlead reads ` + Format},
+		{"newer", edit(Format, "fairlead.dev/planfile/v4"), `its format is "fairlead.dev/planfile/v4", and this fairlead reads ` + Format},
 		{"unknown field", edit(`"basis"`, `"base"`), "unknown field"},
 		{"two documents", string(good) + "{}", "not JSON"},
 		{"unknown operation", edit(`"op": "wait-ready"`, `"op": "reboot"`), `operation "reboot" is unknown`},

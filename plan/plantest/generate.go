@@ -6,12 +6,14 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"pgregory.net/rapid"
 
 	"github.com/fairlead-dev/fairlead/plan"
+	"github.com/fairlead-dev/fairlead/plan/simulate"
 	"github.com/fairlead-dev/fairlead/render/object"
 )
 
@@ -34,6 +36,10 @@ func Object(r object.Ref, apiVersion string, value any) object.Object {
 	case *corev1.Pod:
 		o.Value = v
 	case *corev1.ConfigMap:
+		o.Value = v
+	case *batchv1.Job:
+		o.Value = v
+	case *corev1.Service:
 		o.Value = v
 	}
 	return o
@@ -107,7 +113,7 @@ func Pods(w *plan.Workload) *rapid.Generator[[]plan.ObservedPod] {
 				spec.Containers[0].Image = template
 				p.Spec = spec
 			}
-			o := Observe(&p, fmt.Sprintf("uid-%02d", i))
+			o := simulate.Observe(&p, fmt.Sprintf("uid-%02d", i))
 			o.Created = Now.Add(-time.Duration(rapid.IntRange(2, 2000).Draw(t, "age")) * time.Second)
 			switch rapid.IntRange(0, 9).Draw(t, "state") {
 			case 0, 1, 2, 3, 4:

@@ -1,7 +1,9 @@
+// Package plantest has what tests of plans need: a text form of what is desired and observed, and generators.
 package plantest
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/fairlead-dev/fairlead/plan"
+	"github.com/fairlead-dev/fairlead/plan/simulate"
 	"github.com/fairlead-dev/fairlead/render/diag"
 	"github.com/fairlead-dev/fairlead/render/object"
 )
@@ -39,9 +42,16 @@ type Decode func(name string, data []byte) ([]object.Object, error)
 //	desired       manifests
 //	applied       manifests of the inventory; without the file it is what is desired
 //	claims        "Kind namespace/name owner", one a line
+//	arrivals      the same, of what others have and do not want: as it is desired, or as in the file "theirs" (manifests)
+//	departures    the same, of what others want, with the word "done" behind it when they have taken it over
+//	suspended     "Kind namespace/name WHO until [reason…]", one a line; until is a duration from now, or "-"
+//	unsettled     why it is not known what others want
 //	pods          what runs, one pod a line, see below
 //	incomplete    the desired state is not complete
 //	stale         the node does not answer
+//	served        what is served, one line each: "applied" or "desired" (all Services and endpoints of these), then
+//	              "without namespace/name", or another application's "namespace/name application clusterIP nodePort…"
+//	ranges        other ServiceRanges than Ranges, one a line: clusterIPs, nodePorts, loadBalancers, hostIPs, pods
 //
 // A pod is "namespace/name Kind/owner template words…", where template is "desired", "applied" or any
 // other word, which is then the template's hash, and the words are ready, ready=5m (for how long),
@@ -78,12 +88,14 @@ func Parse(a *txtar.Archive, decode Decode) (Case, error) {
 	c.Observed.Now = Now
 	c.Observed.Claims = map[object.Ref]string{}
 	for line := range lines(files["claims"]) {
-		f := strings.Fields(line)
-		if len(f) != 3 {
-			return c, fmt.Errorf("claims: %q is not three words", line)
+		r, other, _, err := parseOwner(line)
+		if err != nil {
+			return c, fmt.Errorf("claims: %w", err)
 		}
-		ns, name, _ := strings.Cut(f[1], "/")
-		c.Observed.Claims[object.Ref{Group: group(f[0]), Kind: f[0], Namespace: ns, Name: name}] = f[2]
+		c.Observed.Claims[r] = other
+	}
+	if err := parseMoves(files, app, decode, &c); err != nil {
+		return c, err
 	}
 	node := plan.NodeState{Node: Node}
 	_, node.Stale = files["stale"]
@@ -94,8 +106,155 @@ func Parse(a *txtar.Archive, decode Decode) (Case, error) {
 		}
 		node.Pods = append(node.Pods, p)
 	}
+	if c.Options.Services, err = parseRanges(files["ranges"]); err != nil {
+		return c, fmt.Errorf("ranges: %w", err)
+	}
+	if err := parseServed(files["served"], &c, &earlier, &node); err != nil {
+		return c, fmt.Errorf("served: %w", err)
+	}
 	c.Observed.Nodes = []plan.NodeState{node}
 	return c, nil
+}
+
+// parseOwner reads "Kind namespace/name application words…".
+func parseOwner(line string) (r object.Ref, application string, words []string, err error) {
+	f := strings.Fields(line)
+	if len(f) < 3 {
+		return r, "", nil, fmt.Errorf("%q is not three words", line)
+	}
+	ns, name, _ := strings.Cut(f[1], "/")
+	return object.Ref{Group: group(f[0]), Kind: f[0], Namespace: ns, Name: name}, f[2], f[3:], nil
+}
+
+// parseMoves reads what comes from other applications and goes to them.
+func parseMoves(files map[string][]byte, app plan.Application, decode Decode, c *Case) error {
+	theirs := c.Desired
+	if manifests, given := files["theirs"]; given {
+		objs, err := decode("theirs", manifests)
+		if err != nil {
+			return err
+		}
+		theirs, _ = plan.Expand(app, objs, true)
+	}
+	c.Observed.Arrivals, c.Observed.Departures = map[object.Ref]plan.Arrival{}, map[object.Ref]plan.Departure{}
+	for line := range lines(files["arrivals"]) {
+		r, from, _, err := parseOwner(line)
+		if err != nil {
+			return fmt.Errorf("arrivals: %w", err)
+		}
+		arrival := plan.Arrival{From: from}
+		for i := range theirs.Objects {
+			if theirs.Objects[i].Ref == r {
+				applied := plan.RedactApplied(theirs.Objects[i], c.Options.DigestKey)
+				arrival.Applied = &applied
+			}
+		}
+		c.Observed.Arrivals[r] = arrival
+	}
+	for line := range lines(files["departures"]) {
+		r, to, words, err := parseOwner(line)
+		if err != nil {
+			return fmt.Errorf("departures: %w", err)
+		}
+		c.Observed.Departures[r] = plan.Departure{To: to, Done: len(words) > 0}
+	}
+	c.Observed.Suspended = map[object.Ref]plan.Suspension{}
+	for line := range lines(files["suspended"]) {
+		r, by, words, err := parseOwner(line)
+		if err != nil || len(words) == 0 {
+			return fmt.Errorf("suspended: %q: %v", line, err)
+		}
+		s := plan.Suspension{By: by, Reason: strings.Join(words[1:], " ")}
+		if d, err := time.ParseDuration(words[0]); err == nil {
+			s.Until = Now.Add(d)
+		}
+		c.Observed.Suspended[r] = s
+	}
+	c.Observed.Unsettled = strings.TrimSpace(string(files["unsettled"]))
+	return nil
+}
+
+// Ranges are the ServiceRanges of a Case that has none.
+func Ranges() plan.ServiceRanges {
+	return plan.ServiceRanges{
+		ClusterIPs: netip.MustParsePrefix("10.80.0.0/16"), NodePorts: [2]int32{30000, 32767},
+		HostIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Pods: netip.MustParsePrefix("10.88.0.0/16"),
+	}
+}
+
+func parseRanges(b []byte) (plan.ServiceRanges, error) {
+	r := Ranges()
+	for line := range lines(b) {
+		f := strings.Fields(line)
+		switch key, values := f[0], f[1:]; key {
+		case "clusterIPs":
+			r.ClusterIPs = netip.MustParsePrefix(values[0])
+		case "pods":
+			r.Pods = netip.MustParsePrefix(values[0])
+		case "nodePorts":
+			for i, v := range values {
+				n, err := strconv.ParseInt(v, 10, 32)
+				if err != nil {
+					return r, err
+				}
+				r.NodePorts[i] = int32(n)
+			}
+		case "hostIPs":
+			r.HostIPs = nil
+			for _, v := range values {
+				r.HostIPs = append(r.HostIPs, netip.MustParseAddr(v))
+			}
+		case "loadBalancers":
+			for _, v := range values {
+				first, last, _ := strings.Cut(v, "-")
+				r.LoadBalancers = append(r.LoadBalancers, plan.AddressRange{First: netip.MustParseAddr(first), Last: netip.MustParseAddr(last)})
+			}
+		default:
+			return r, fmt.Errorf("unknown word %q", key)
+		}
+	}
+	return r, nil
+}
+
+// parseServed adds what the node serves.
+func parseServed(b []byte, c *Case, earlier *plan.Desired, node *plan.NodeState) error {
+	for line := range lines(b) {
+		f := strings.Fields(line)
+		switch {
+		case line == "applied" || line == "desired":
+			d := *earlier
+			if line == "desired" {
+				d = c.Desired
+			}
+			d.Complete = true
+			w := simulate.NewWorld(plan.Observed{Now: Now, Nodes: []plan.NodeState{{Node: node.Node, Services: node.Services}}})
+			for _, s := range plan.Compute(d, w.Observed(), c.Options).Steps {
+				if s.Op == plan.OpSetService || s.Op == plan.OpSetEndpoints {
+					w.Do(s)
+				}
+			}
+			node.Services, node.Endpoints = w.Observed().Nodes[0].Services, w.Observed().Nodes[0].Endpoints
+		case f[0] == "without" && len(f) == 2:
+			node.Services = slices.DeleteFunc(node.Services, func(s *plan.Service) bool { return s.Namespace+"/"+s.Name == f[1] })
+		case len(f) >= 3:
+			ns, name, _ := strings.Cut(f[0], "/")
+			s := &plan.Service{Ref: object.Ref{Kind: "Service", Namespace: ns, Name: name}, Application: f[1], Hash: "foreign",
+				Spec: &corev1.ServiceSpec{Type: corev1.ServiceTypeNodePort, ClusterIP: f[2]}}
+			for i, v := range f[3:] {
+				n, err := strconv.ParseInt(v, 10, 32)
+				if err != nil {
+					return err
+				}
+				s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Port: int32(80 + i), Protocol: corev1.ProtocolTCP, NodePort: int32(n)})
+			}
+			w := simulate.NewWorld(plan.Observed{Nodes: []plan.NodeState{*node}})
+			w.Do(plan.Step{Op: plan.OpSetService, Node: node.Node, Args: plan.SetService{Service: s}})
+			node.Services = w.Observed().Nodes[0].Services
+		default:
+			return fmt.Errorf("%q is not understood", line)
+		}
+	}
+	return nil
 }
 
 func lines(b []byte) func(func(string) bool) {
@@ -114,6 +273,8 @@ func group(kind string) string {
 		return "apps"
 	case "Job":
 		return "batch"
+	case "EndpointSlice":
+		return "discovery.k8s.io"
 	}
 	return ""
 }
@@ -144,7 +305,7 @@ func parsePod(line string, n int, app string, desired, applied *plan.Desired) (p
 		pod = &made
 		pod.PodKey = key
 	}
-	o := Observe(pod, "u"+strconv.Itoa(n))
+	o := simulate.Observe(pod, "u"+strconv.Itoa(n))
 	o.Created = Now.Add(-time.Hour)
 	for _, word := range f[3:] {
 		k, v, _ := strings.Cut(word, "=")
@@ -215,6 +376,29 @@ func Text(p plan.Plan, now time.Time) string {
 			fmt.Fprintf(&b, ": %s\n", pc.Cause)
 		}
 	}
+	for _, s := range p.Suspended {
+		fmt.Fprintf(&b, "suspended %s %s", s.Ref, s.Suspension)
+		if s.Held != "" {
+			fmt.Fprintf(&b, " (held: %s)", s.Held)
+		}
+		b.WriteString("\n")
+	}
+	for _, m := range p.Moves {
+		fmt.Fprintf(&b, "%s moves from %s to %s\n", m.Ref, m.From, m.To)
+	}
+	for _, c := range p.Services {
+		fmt.Fprintf(&b, "%s %s\n", c.Type, c.Ref)
+		for _, list := range [...]struct {
+			word  string
+			items []string
+		}{
+			{"has", c.Addresses}, {"port", portWords(c.Ports)}, {"moves", c.Moves}, {"selects", refs(c.Selects)}, {"gains", refs(c.Gains)}, {"loses", refs(c.Loses)},
+		} {
+			for _, item := range list.items {
+				fmt.Fprintf(&b, "  %s %s\n", list.word, item)
+			}
+		}
+	}
 	for _, d := range p.Drift {
 		fmt.Fprintf(&b, "drift %s: %s → %s\n", d.Ref, d.Message, d.Healed)
 	}
@@ -240,4 +424,20 @@ func Text(p plan.Plan, now time.Time) string {
 		fmt.Fprintf(&b, "\nagain in %s\n", p.Wake.Sub(now))
 	}
 	return b.String()
+}
+
+func refs(list []object.Ref) []string {
+	var out []string
+	for _, r := range list {
+		out = append(out, r.String())
+	}
+	return out
+}
+
+func portWords(list []plan.ServicePortChange) []string {
+	var out []string
+	for _, p := range list {
+		out = append(out, p.String())
+	}
+	return out
 }

@@ -6,8 +6,10 @@
 package decode
 
 import (
+	"fmt"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	kjson "sigs.k8s.io/json"
@@ -26,18 +28,8 @@ type Options struct {
 	DefaultNamespace string
 	// AllowUnsupported makes kinds that are not run a warning.
 	AllowUnsupported bool
-	// Check finds more mistakes in the decoded object; paths in Field are as Kubernetes writes them.
-	Check func(runtime.Object) []Finding
-}
-
-// Finding is a mistake at a field, before its place is known.
-type Finding struct {
-	Severity diag.Severity
-	Code     string
-	// Field is a path with list indices, as k8s.io/apimachinery's field.Path prints it.
-	Field   string
-	Message string
-	Hint    string
+	// Check finds more in the decoded object; it must not modify it.
+	Check func(runtime.Object) []diag.Finding
 }
 
 // reporter turns findings into diagnostics with names and lines.
@@ -48,6 +40,8 @@ type reporter struct {
 	list  diag.List
 	// bad are the paths that were found wrong by the strict check; validation below them is noise.
 	bad []Path
+	// hopeless is true when something in it must not even be parsed again by whoever gets the object.
+	hopeless bool
 	// foldCase takes fields for known whatever the case of their letters.
 	foldCase bool
 }
@@ -98,6 +92,9 @@ func Object(value map[string]any, opt Options) (obj object.Object, list diag.Lis
 		return obj, r.list, true
 	}
 	strict(value, k.typ, nil, r)
+	if r.hopeless {
+		return obj, r.list, false
+	}
 	typed := k.new()
 	src := written
 	if len(r.bad) > 0 {
@@ -120,7 +117,41 @@ func Object(value map[string]any, opt Options) (obj object.Object, list diag.Lis
 		}
 	}
 	obj.Value = typed
+	if svc, is := typed.(*corev1.Service); is && opt.Locate != nil {
+		obj.Places = r.places(svc)
+	}
 	return obj, r.list, true
+}
+
+// places finds where the fields of a Service were written that can clash with what others have.
+func (r *reporter) places(s *corev1.Service) []object.Place {
+	var out []object.Place
+	add := func(field string) {
+		o := r.opt.Locate(ParsePath(field, r.value))
+		if o.Line > 0 && (o.Path != r.opt.Origin.Path || o.Line != r.opt.Origin.Line) {
+			out = append(out, object.Place{Field: field, Path: o.Path, Line: o.Line})
+		}
+	}
+	for _, f := range [...]struct {
+		field   string
+		written bool
+	}{
+		{"spec.clusterIP", s.Spec.ClusterIP != ""}, {"spec.loadBalancerIP", s.Spec.LoadBalancerIP != ""},
+		{"spec.healthCheckNodePort", s.Spec.HealthCheckNodePort != 0}, {"spec.selector", len(s.Spec.Selector) > 0},
+	} {
+		if f.written {
+			add(f.field)
+		}
+	}
+	for i := range s.Spec.ExternalIPs {
+		add(fmt.Sprintf("spec.externalIPs[%d]", i))
+	}
+	for i := range s.Spec.Ports {
+		for _, f := range [...]string{"port", "targetPort", "nodePort"} {
+			add(fmt.Sprintf("spec.ports[%d].%s", i, f))
+		}
+	}
+	return out
 }
 
 // Restore makes the object again from what Object returned, without checking anything.

@@ -98,7 +98,7 @@ func (r *reporter) metadata(v map[string]any) {
 
 // unsupported reports a kind that is not run.
 func (r *reporter) unsupported(h header) {
-	if Declares(h.ref.Group) {
+	if declares(h.ref.Group, h.ref.Kind) {
 		return
 	}
 	sev := diag.Error
@@ -107,7 +107,7 @@ func (r *reporter) unsupported(h header) {
 		sev, hint = diag.Warning, ""
 	}
 	msg := fmt.Sprintf("kind %s is not run by this version of fairlead", h.ref.Kind)
-	for _, v := range []string{"v1", "apps/v1", "batch/v1"} {
+	for _, v := range []string{"v1", "apps/v1", "batch/v1", "discovery.k8s.io/v1"} {
 		group, _, grouped := strings.Cut(v, "/")
 		if !grouped {
 			group = ""
@@ -122,6 +122,9 @@ func (r *reporter) unsupported(h header) {
 
 // invalid reports a finding of Kubernetes' validation.
 func (r *reporter) invalid(e *field.Error) {
+	if e.Field == "[]" {
+		e.Field = "data" // the size of a ConfigMap or Secret as a whole
+	}
 	p := ParsePath(e.Field, r.value)
 	if e.Field == "<nil>" {
 		p = nil

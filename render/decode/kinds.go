@@ -21,6 +21,8 @@ import (
 	"k8s.io/kubernetes/pkg/apis/core"
 	coreconv "k8s.io/kubernetes/pkg/apis/core/v1"
 	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
+	discoveryconv "k8s.io/kubernetes/pkg/apis/discovery/v1"
+	discoveryvalidation "k8s.io/kubernetes/pkg/apis/discovery/validation"
 	"k8s.io/kubernetes/pkg/capabilities"
 
 	"github.com/fairlead-dev/fairlead/render/object"
@@ -66,6 +68,16 @@ func kindOf(apiVersion, name string) (kind, bool) {
 		}, coreconv.Convert_v1_Secret_To_core_Secret, corevalidation.ValidateSecret), true
 	case "v1/ServiceAccount":
 		return define(func(*corev1.ServiceAccount) {}, coreconv.Convert_v1_ServiceAccount_To_core_ServiceAccount, corevalidation.ValidateServiceAccount), true
+	case "v1/Service":
+		return define(coreconv.SetObjectDefaults_Service, coreconv.Convert_v1_Service_To_core_Service, func(s *core.Service) field.ErrorList {
+			allocateService(s)
+			return corevalidation.ValidateServiceCreate(s)
+		}), true
+	case "v1/Endpoints":
+		return define(coreconv.SetObjectDefaults_Endpoints, coreconv.Convert_v1_Endpoints_To_core_Endpoints, corevalidation.ValidateEndpointsCreate), true
+	case "discovery.k8s.io/v1/EndpointSlice":
+		return define(discoveryconv.SetObjectDefaults_EndpointSlice, discoveryconv.Convert_v1_EndpointSlice_To_discovery_EndpointSlice,
+			discoveryvalidation.ValidateEndpointSliceCreate), true
 	case "apps/v1/ReplicaSet":
 		return define(appsconv.SetObjectDefaults_ReplicaSet, appsconv.Convert_v1_ReplicaSet_To_apps_ReplicaSet, func(rs *apps.ReplicaSet) field.ErrorList {
 			return appsvalidation.ValidateReplicaSet(rs, podutil.GetValidationOptionsFromPodTemplate(&rs.Spec.Template, nil))
@@ -107,6 +119,17 @@ func define[V, I any](defaults func(*V), convert func(*V, *I, conversion.Scope) 
 	}
 }
 
+// allocateService gives a Service what an API server allocates before it validates.
+func allocateService(s *core.Service) {
+	if s.Spec.ClusterIP != "" && len(s.Spec.ClusterIPs) == 0 {
+		s.Spec.ClusterIPs = []string{s.Spec.ClusterIP}
+	}
+	if s.Spec.Type == core.ServiceTypeLoadBalancer && s.Spec.ExternalTrafficPolicy == core.ServiceExternalTrafficPolicyLocal &&
+		s.Spec.HealthCheckNodePort == 0 {
+		s.Spec.HealthCheckNodePort = 1 // any
+	}
+}
+
 // selectJob gives a job the selector and labels that an API server generates, since validation wants them.
 func selectJob(j *batch.Job) {
 	if j.Spec.ManualSelector != nil && *j.Spec.ManualSelector {
@@ -139,12 +162,17 @@ func finish(o runtime.Object, ref object.Ref, k kind) {
 	k.defaults(o)
 }
 
-// Declares reports whether objects of the group declare sources and applications. They are not run; the
-// daemon reads them.
-func Declares(group string) bool {
+// declares reports whether objects of a kind declare sources and applications. They are not run; the daemon reads them.
+func declares(group, kind string) bool {
 	switch group {
-	case "source.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io", "argoproj.io":
-		return true
+	case "source.toolkit.fluxcd.io":
+		return kind == "GitRepository"
+	case "kustomize.toolkit.fluxcd.io":
+		return kind == "Kustomization"
+	case "argoproj.io":
+		return kind == "Application"
+	case "image.toolkit.fluxcd.io":
+		return kind == "ImageRepository" || kind == "ImagePolicy" || kind == "ImageUpdateAutomation"
 	}
 	return false
 }

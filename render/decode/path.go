@@ -129,12 +129,9 @@ func ParsePath(s string, value any) Path {
 			continue
 		}
 		if s[0] == '[' {
-			end := strings.IndexByte(s, ']')
-			if end < 0 {
-				end = len(s) - 1
-			}
-			step(s[1:end], true)
-			s = s[end+1:]
+			key, rest, _ := strings.Cut(s[1:], "]")
+			step(key, true)
+			s = rest
 			continue
 		}
 		end := strings.IndexAny(s, ".[")

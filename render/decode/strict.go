@@ -28,6 +28,22 @@ var (
 	unmarshaler   = reflect.TypeFor[json.Unmarshaler]()
 )
 
+// maxQuantity is how long the text of a quantity may be.
+const maxQuantity = 64
+
+// isQuantity reports whether a text is a quantity. One with many digits, or with a large exponent, takes the parser and
+// whoever calculates with it more time than anything else in a manifest.
+func isQuantity(text string) bool {
+	if len(text) > maxQuantity {
+		return false
+	}
+	if i := strings.IndexAny(text, "eE"); i >= 0 && len(strings.TrimLeft(text[i+1:], "+-0")) > 2 {
+		return false
+	}
+	_, err := resource.ParseQuantity(text)
+	return err == nil
+}
+
 // strict compares v with the Go type that it is to be decoded into, reports what does not fit, and returns v
 // without that, so that the rest can be decoded. Maps are changed in place.
 func strict(v any, t reflect.Type, p Path, r *reporter) (any, bool) {
@@ -55,9 +71,10 @@ func strict(v any, t reflect.Type, p Path, r *reporter) (any, bool) {
 		default:
 			return wrong("a quantity", "for example 100m, 0.5 or 64Mi")
 		}
-		if _, err := resource.ParseQuantity(text); err != nil {
+		if !isQuantity(text) {
 			r.bad = append(r.bad, p)
-			r.at(diag.Error, "bad-quantity", p, fmt.Sprintf("%q is not a quantity", text), "for example 100m, 0.5 or 64Mi")
+			r.hopeless = r.hopeless || len(text) > maxQuantity
+			r.at(diag.Error, "bad-quantity", p, fmt.Sprintf("%.100q is not a quantity", text), "for example 100m, 0.5 or 64Mi")
 			return nil, false
 		}
 		return v, true

@@ -8,6 +8,8 @@ import (
 	"io"
 	"math"
 	"regexp"
+	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -91,10 +93,7 @@ func ParseFile(path string, data []byte, lim Limits) (*File, diag.List) {
 			if errors.Is(err, io.EOF) {
 				continue
 			}
-			line, msg := yamlError(err)
-			if line == 0 {
-				line = 1
-			}
+			line, msg := yamlError(c.data, err)
 			report(line+c.offset, "yaml-syntax", "not valid YAML: "+msg, "")
 			continue
 		}
@@ -200,14 +199,49 @@ func split(data []byte) []chunk {
 	return out
 }
 
-// yamlError takes the line out of a message of the parser.
-func yamlError(err error) (int, string) {
+var yamlLine = regexp.MustCompile(`^line (\d+): (.*)$`)
+
+// parserProblems are what the parser complains of, in whose messages lines count from 0; in those of the scanner,
+// which reads words for it, they count from 1.
+var parserProblems = []string{
+	"did not find expected <stream-start>", "did not find expected <document start>", "did not find expected node content",
+	"did not find expected key", "did not find expected '-' indicator", "did not find expected ',' or ']'",
+	"did not find expected ',' or '}'", "found undefined tag handle", "found duplicate %YAML directive",
+	"found incompatible YAML document", "found duplicate %TAG directive",
+}
+
+// yamlError returns the line, from 1, and the words of what kept data from being parsed.
+func yamlError(data []byte, err error) (int, string) {
 	msg := strings.TrimPrefix(err.Error(), "yaml: ")
-	if m := regexp.MustCompile(`^line (\d+): (.*)$`).FindStringSubmatch(msg); m != nil {
-		n, _ := strconv.Atoi(m[1])
-		return n, m[2]
+	m := yamlLine.FindStringSubmatch(msg)
+	if m == nil {
+		return firstLine(data, err), msg
 	}
-	return 0, msg
+	n, _ := strconv.Atoi(m[1])
+	if slices.Contains(parserProblems, m[2]) {
+		n++
+	}
+	// The end of the text is after its last line.
+	return min(n, 1+bytes.Count(bytes.TrimRight(data, "\r\n"), []byte("\n"))), m[2]
+}
+
+// firstLine finds the line of an error that names none: that up to which data must be read to get it.
+func firstLine(data []byte, err error) int {
+	const most = 1 << 20 // what is parsed several times is bounded
+	if len(data) > most {
+		return 1
+	}
+	var ends []int
+	for i, c := range data {
+		if c == '\n' || i == len(data)-1 {
+			ends = append(ends, i+1)
+		}
+	}
+	return 1 + sort.Search(len(ends)-1, func(i int) bool {
+		var n yaml.Node
+		again := decodeChunk(data[:ends[i]], &n)
+		return again != nil && again.Error() == err.Error()
+	})
 }
 
 // measure returns where and why a document is too large, or "" when it is not.
@@ -345,6 +379,22 @@ func Value(n *yaml.Node, lim Limits) (any, error) {
 	return value(n, lim.Depth+2, &left)
 }
 
+// valueError is what is wrong with a node.
+type valueError struct {
+	line int // as in the node
+	msg  string
+}
+
+func (e *valueError) Error() string { return e.msg }
+
+// ErrorLine returns the line of the file that an error of Value is about; the document's when it is about all of it.
+func (d Doc) ErrorLine(err error) int {
+	if at, ok := errors.AsType[*valueError](err); ok {
+		return at.line + d.Offset
+	}
+	return d.Line
+}
+
 var errTooLarge = errors.New("too many values when aliases are expanded")
 
 func value(n *yaml.Node, depth int, left *int) (any, error) {
@@ -384,7 +434,7 @@ func value(n *yaml.Node, depth int, left *int) (any, error) {
 				continue
 			}
 			if k.Kind != yaml.ScalarNode {
-				return nil, fmt.Errorf("line %d: a key must be text", k.Line)
+				return nil, &valueError{k.Line, "a key must be text"}
 			}
 			v, err := value(c, depth-1, left)
 			if err != nil {
@@ -410,7 +460,7 @@ func merge(out map[string]any, n *yaml.Node, depth int, left *int) error {
 	for _, one := range list {
 		m, ok := one.(map[string]any)
 		if !ok {
-			return fmt.Errorf("line %d: << needs a mapping", n.Line)
+			return &valueError{n.Line, "<< needs a mapping"}
 		}
 		for k, v := range m {
 			if _, has := out[k]; !has {
@@ -460,7 +510,7 @@ func scalarValue(n *yaml.Node) (any, error) {
 			return r
 		}, n.Value))
 		if err != nil {
-			return nil, fmt.Errorf("line %d: !!binary is not base64", n.Line)
+			return nil, &valueError{n.Line, "!!binary is not base64"}
 		}
 		return string(raw), nil
 	}

@@ -36,6 +36,16 @@ type Diagnostic struct {
 	Hint    string `json:"hint,omitempty"`
 }
 
+// Finding is a mistake at a field, before it is known where the field was written.
+type Finding struct {
+	Severity Severity
+	Code     string
+	// Field is a path with list indices, as k8s.io/apimachinery's field.Path prints it: spec.containers[0].image.
+	Field   string
+	Message string
+	Hint    string
+}
+
 // String returns one line: "path:line: error: Kind ns/name: field: message (hint)".
 func (d Diagnostic) String() string {
 	var b strings.Builder

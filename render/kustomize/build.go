@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -326,8 +327,19 @@ func (g *graph) failed(root *node, err error) {
 	g.report(root.file, root.doc.Line, "build", "", clean(err.Error()), "")
 }
 
+// What kustomize says of a file that it could read neither as objects nor as a directory, the first of which counts, and
+// of an object without a name.
+var (
+	triedDirectory = regexp.MustCompile(`': must build at directory: '[^']*': file is not directory`)
+	fromFile       = regexp.MustCompile(`accumulating resources from '([^']*)': `)
+	nameless       = regexp.MustCompile(`missing metadata\.name in object \{\{\S* ?(\S*)\} \{\{[^{}]*\} map\[[^\]]*\] map\[[^\]]*\]\}\}`)
+)
+
 // clean shortens the messages of kustomize, which nest the same words many times over.
 func clean(msg string) string {
+	msg = triedDirectory.ReplaceAllString(msg, "")
+	msg = nameless.ReplaceAllString(msg, "an object of kind $1 has no metadata.name")
+	msg = fromFile.ReplaceAllString(msg, "$1: ")
 	for _, noise := range []string{"accumulating resources: ", "accumulation err='", "invalid Kustomization: json: "} {
 		msg = strings.ReplaceAll(msg, noise, "")
 	}

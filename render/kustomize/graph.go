@@ -1,6 +1,7 @@
 package kustomize
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -194,11 +195,11 @@ func (g *graph) load(dir string, by *entry) *node {
 	v, err := decode.Value(n.doc.Root, g.lim.YAML)
 	m, isMap := v.(map[string]any)
 	if err != nil || !isMap {
-		msg := "a kustomization is a mapping"
+		line, msg := n.doc.Line, "a kustomization is a mapping"
 		if err != nil {
-			msg = err.Error()
+			line, msg = n.doc.ErrorLine(err), err.Error()
 		}
-		g.report(file, n.doc.Line, "bad-kustomization", "", msg, "")
+		g.report(file, line, "bad-kustomization", "", msg, "")
 		return nil
 	}
 	if kind := n.doc.Kind; kind != "" && kind != types.KustomizationKind && kind != types.ComponentKind {
@@ -282,7 +283,7 @@ func (g *graph) check(n *node) {
 	}
 	for i, p := range k.PatchesStrategicMerge {
 		e := at(n, string(p), "patchesStrategicMerge", i)
-		if strings.ContainsAny(string(p), "\n:") {
+		if inlined(string(p)) {
 			g.inline(e, nil)
 		} else {
 			g.patchFile(e, nil)
@@ -369,6 +370,12 @@ func (g *graph) local(e entry, want tree.Kind) (string, bool) {
 	switch kind := g.tree.Kind(p); {
 	case kind == want, want == tree.Absent && kind != tree.Absent:
 		return p, true
+	case kind == tree.Absent && g.tree.Link(p) != "":
+		is := "is"
+		if g.tree.Link(p) != p {
+			is = "is below"
+		}
+		g.refuse(e, "symlink", show(e.value)+" "+is+" a symbolic link that leads out of the source, to nothing or in a circle", "put the file itself there")
 	case kind == tree.Absent:
 		g.refuse(e, "missing-file", show(e.value)+" does not exist", "")
 	case want == tree.Dir:
@@ -379,8 +386,14 @@ func (g *graph) local(e entry, want tree.Kind) (string, bool) {
 	return "", false
 }
 
-// show quotes a value for a message, shortened.
+// inlined reports whether an entry is a document itself and not the name of a file.
+func inlined(s string) bool {
+	return strings.Contains(s, "\n") || strings.HasPrefix(strings.TrimSpace(s), "{") || strings.Contains(s, ":") && remote(s) == ""
+}
+
+// show quotes a value for a message, shortened and without the credentials of an address.
 func show(s string) string {
+	s = userinfo.ReplaceAllString(s, "//***@")
 	if len(s) > 120 {
 		s = strings.ToValidUTF8(s[:120], "") + "…"
 	}
@@ -495,17 +508,25 @@ func (g *graph) sources(n *node, s types.KvPairSources, field string, i int) {
 		g.file(e)
 	}
 	for j, f := range s.EnvSources {
-		g.file(at(n, f, field, i, "envs", j))
+		g.envFile(at(n, f, field, i, "envs", j))
 	}
 	if s.EnvSource != "" {
-		g.file(at(n, s.EnvSource, field, i, "env"))
+		g.envFile(at(n, s.EnvSource, field, i, "env"))
+	}
+}
+
+// envFile checks a file each line of which becomes an entry.
+func (g *graph) envFile(e entry) {
+	p, data, ok := g.file(e)
+	if n := bytes.Count(data, []byte("\n")); ok && n > g.lim.Entries {
+		g.report(p, 0, "too-large", "", fmt.Sprintf("it has %d lines, more than the %d that one kustomization may take in", n, g.lim.Entries), "split it into several")
 	}
 }
 
 // plugin checks an entry of generators, transformers or validators: a file, a directory or an inline document.
 // Only kustomize's own plugins that read no more than files of the snapshot are let through.
 func (g *graph) plugin(n *node, e entry) {
-	if strings.ContainsAny(e.value, "\n:") && remote(e.value) == "" {
+	if inlined(e.value) {
 		line, _ := n.doc.Find(e.field)
 		f, list := g.files.Parse(n.file, []byte(e.value), g.lim.YAML)
 		for i := range list {
@@ -515,6 +536,7 @@ func (g *graph) plugin(n *node, e entry) {
 		for _, d := range f.Docs {
 			d.Offset += line
 			d.Line += line
+			g.function(n.file, d)
 			g.builtin(n, n.file, d)
 		}
 		return
@@ -553,7 +575,6 @@ func (g *graph) plugin(n *node, e entry) {
 
 // builtin checks the configuration of a plugin.
 func (g *graph) builtin(n *node, file string, d decode.Doc) {
-	g.function(file, d)
 	if d.APIVersion != "builtin" || d.Kind == "HelmChartInflationGenerator" {
 		what := fmt.Sprintf("%s (apiVersion %s) is a plugin that would be run", d.Kind, d.APIVersion)
 		if d.APIVersion == "builtin" {
@@ -586,7 +607,7 @@ func (g *graph) builtin(n *node, file string, d decode.Doc) {
 				}
 				g.file(e)
 			case "envs", "env":
-				g.file(e)
+				g.envFile(e)
 			case "path", "paths":
 				// A field path (spec/replicas) has the same key as a file; only what could be fetched is refused.
 				if why := remote(v.Value); why != "" || strings.HasPrefix(v.Value, "/") && strings.Contains(v.Value, "..") {

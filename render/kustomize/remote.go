@@ -6,6 +6,11 @@ import (
 	"strings"
 )
 
+// userinfo is what stands between the slashes of an address and its host.
+var userinfo = regexp.MustCompile(`//[^/\s]*@`)
+
+var scheme = regexp.MustCompile(`^[a-z][a-z0-9+.-]{0,20}$`)
+
 var scpLike = regexp.MustCompile(`^[A-Za-z0-9_.-]+@.+`)
 
 // remote says what a path would make kustomize fetch, or "" when it can only be a local path. It recognises
@@ -18,6 +23,9 @@ func remote(s string) string {
 		}
 	}
 	if i := strings.Index(low, "://"); i >= 0 {
+		if !scheme.MatchString(low[:i]) {
+			return "a remote base (://)"
+		}
 		return "a remote base (" + low[:i+3] + ")"
 	}
 	if u, err := url.Parse(strings.TrimSpace(s)); err == nil && (u.Scheme == "http" || u.Scheme == "https" || u.Scheme == "file" || u.Scheme == "ssh" || u.Scheme == "git") {

@@ -5,7 +5,6 @@
 package object
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"strconv"
@@ -36,12 +35,17 @@ func (r Ref) IsZero() bool { return r == Ref{} }
 
 // Compare orders refs by namespace, kind, name and group.
 func Compare(a, b Ref) int {
-	return cmp.Or(
-		strings.Compare(a.Namespace, b.Namespace),
-		strings.Compare(a.Kind, b.Kind),
-		strings.Compare(a.Name, b.Name),
-		strings.Compare(a.Group, b.Group),
-	)
+	// All of everything is compared all the time, so that what decides nothing is not looked at.
+	if c := strings.Compare(a.Namespace, b.Namespace); c != 0 {
+		return c
+	}
+	if c := strings.Compare(a.Kind, b.Kind); c != 0 {
+		return c
+	}
+	if c := strings.Compare(a.Name, b.Name); c != 0 {
+		return c
+	}
+	return strings.Compare(a.Group, b.Group)
 }
 
 // Origin is where an object, or a field of it, was written.
@@ -87,6 +91,30 @@ type Object struct {
 	Hash string
 	// Origin is the line of the document, or of what generated it.
 	Origin Origin
+	// Places are where fields were written that may turn out to be wrong only when the state is known. Only Services have them.
+	Places []Place
+	// Hidden are the fields whose values come from a Secret or an encrypted file though the object is no Secret, as JSON
+	// pointers (RFC 6901). They are shown to nobody, as those of Secrets.
+	Hidden []string
+}
+
+// Place is where a field was written.
+type Place struct {
+	// Field is a path with list indices: spec.ports[0].nodePort.
+	Field string
+	Path  string
+	Line  int
+}
+
+// At returns where a field was written, or the object where that is not known.
+func (o *Object) At(field string) Origin {
+	at := o.Origin
+	for i := range o.Places {
+		if p := &o.Places[i]; p.Field == field {
+			at.Path, at.Line = p.Path, p.Line
+		}
+	}
+	return at
 }
 
 // HashBytes returns the first 16 bytes of the SHA-256 of b in hexadecimal.

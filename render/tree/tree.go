@@ -121,6 +121,30 @@ func (t *Tree) Kind(name string) Kind {
 	return k
 }
 
+// Link returns the symbolic link that keeps an absent path from being found: the path itself or one above it; "" when
+// there is none. The directory that was looked at counts as read.
+func (t *Tree) Link(name string) string {
+	if t.hidden[name] || !fs.ValidPath(name) {
+		return ""
+	}
+	for at := name; at != "."; at = path.Dir(at) {
+		dir := path.Dir(at)
+		if t.Kind(dir) != Dir {
+			continue
+		}
+		entries, err := t.ReadDir(dir)
+		if err != nil {
+			return ""
+		}
+		i := slices.IndexFunc(entries, func(e fs.DirEntry) bool { return e.Name() == path.Base(at) })
+		if i >= 0 && entries[i].Type()&fs.ModeSymlink != 0 {
+			return at
+		}
+		return ""
+	}
+	return ""
+}
+
 // absent reports whether an error says that there is nothing of a name.
 func absent(err error) bool {
 	for _, e := range []error{fs.ErrNotExist, fs.ErrInvalid, syscall.ENOTDIR, syscall.ENAMETOOLONG, syscall.ELOOP} {

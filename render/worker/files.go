@@ -30,7 +30,7 @@ const (
 const (
 	entryFile = iota
 	entryDir
-	entryOther // asked one by one, since a link can be either
+	entryLink // what it leads to is asked one by one
 )
 
 // served is the parent's side: it answers what a child asks of a snapshot.
@@ -58,7 +58,7 @@ func (s *served) list(m *message, dir string) {
 		case e.IsDir():
 			m.int(entryDir)
 		case !e.Type().IsRegular():
-			m.int(entryOther)
+			m.int(entryLink)
 		default:
 			m.int(entryFile)
 			data, ok := s.prefetch(dir, e, left)
@@ -125,7 +125,7 @@ func (s *served) stat(m *message, name string) {
 	case info.Mode().IsRegular():
 		m.int(entryFile)
 	default:
-		m.int(entryOther)
+		m.int(entryLink)
 	}
 }
 
@@ -259,7 +259,7 @@ func (r *remote) Stat(name string) (fs.FileInfo, error) {
 	switch {
 	case !ok:
 		return nil, absent
-	case e.kind != entryOther:
+	case e.kind != entryLink:
 		return e, nil
 	}
 	if e, ok := r.stats[name]; ok {
@@ -315,8 +315,8 @@ func (e entryInfo) Mode() fs.FileMode {
 	switch e.kind {
 	case entryDir:
 		return fs.ModeDir | 0o755
-	case entryOther:
-		return fs.ModeIrregular | 0o644
+	case entryLink:
+		return fs.ModeSymlink | 0o777
 	}
 	return 0o644
 }

@@ -142,6 +142,26 @@ func (f *fields) origin() object.Origin {
 	return object.Origin{Path: f.text(), Line: f.int(), Generator: f.text()}
 }
 
+func (f *fields) places() []object.Place {
+	n := f.count()
+	if n == 0 {
+		return nil
+	}
+	out := make([]object.Place, n)
+	for i := range out {
+		out[i] = object.Place{Field: f.text(), Path: f.text(), Line: f.int()}
+	}
+	return out
+}
+
+// hidden reads a list that is nil when it is empty.
+func (f *fields) hidden() []string {
+	if list := f.texts(); len(list) > 0 {
+		return list
+	}
+	return nil
+}
+
 // result writes a unit's result; source and revision of origins are known to the parent.
 func (m *message) result(r render.UnitResult) {
 	m.int(len(r.Objects))
@@ -150,6 +170,13 @@ func (m *message) result(r render.UnitResult) {
 		m.text(o.APIVersion)
 		m.bytes(o.Written)
 		m.origin(o.Origin)
+		m.int(len(o.Places))
+		for _, p := range o.Places {
+			m.text(p.Field)
+			m.text(p.Path)
+			m.int(p.Line)
+		}
+		m.texts(o.Hidden)
 	}
 	m.int(len(r.Diags))
 	for _, d := range r.Diags {
@@ -169,7 +196,7 @@ func (f *fields) result() (r render.UnitResult, err error) {
 		r.Objects = make([]render.Rendered, n)
 	}
 	for i := range r.Objects {
-		r.Objects[i] = render.Rendered{Ref: f.ref(), APIVersion: f.text(), Written: f.bytes(), Origin: f.origin()}
+		r.Objects[i] = render.Rendered{Ref: f.ref(), APIVersion: f.text(), Written: f.bytes(), Origin: f.origin(), Places: f.places(), Hidden: f.hidden()}
 	}
 	if n := f.count(); n > 0 {
 		r.Diags = make(diag.List, n)

@@ -27,9 +27,9 @@ type job struct {
 	Keys    []string
 }
 
-// Serve renders what the parent sends until stdin ends or ctx is done. It gives up, for the whole process and
+// Serve renders with engine what the parent sends until stdin ends or ctx is done. It gives up, for the whole process and
 // for good, nearly everything that a process can do (see Confine), so it must be all that the process does.
-func Serve(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
+func Serve(ctx context.Context, stdin io.Reader, stdout io.Writer, engine *render.Engine) error {
 	memory, _ := strconv.ParseInt(os.Getenv(memoryVariable), 10, 64)
 	if err := confine(memory); err != nil {
 		// What could not be given up is said once; what could be is given up.
@@ -48,11 +48,10 @@ func Serve(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
 		feed.CloseWithError(errors.Join(io.EOF, err))
 	}()
 	defer in.Close()
-	return serve(ctx, newConn(in, stdout))
+	return serve(ctx, newConn(in, stdout), engine)
 }
 
-func serve(ctx context.Context, c *conn) error {
-	var engine render.Engine
+func serve(ctx context.Context, c *conn, engine *render.Engine) error {
 	var req render.Request
 	var files *remote
 	for ctx.Err() == nil {

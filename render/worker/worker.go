@@ -36,7 +36,7 @@ type Options struct {
 	Children int
 	// Timeout is how long one unit may take, a minute when 0.
 	Timeout time.Duration
-	// Memory is how many bytes of data a child may have, 1 GiB when 0.
+	// Memory is how many bytes of data a child may have, 448 MiB when 0.
 	Memory int64
 	// Idle is after what time a child without work ends, 30 seconds when 0.
 	Idle time.Duration
@@ -64,7 +64,7 @@ func NewPool(o Options) *Pool {
 		o.Timeout = time.Minute
 	}
 	if o.Memory <= 0 {
-		o.Memory = 1 << 30
+		o.Memory = 448 << 20
 	}
 	if o.Idle <= 0 {
 		o.Idle = 30 * time.Second

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -173,3 +174,35 @@ func registryError(err error) error {
 	}
 	return err
 }
+
+// withoutCredentials returns an error whose text holds none of what was sent to a registry: some repeat a whole request
+// in their answer.
+func withoutCredentials(err error, auth *runtimes.Auth) error {
+	if err == nil || auth == nil {
+		return err
+	}
+	plain, _ := base64.StdEncoding.DecodeString(auth.Auth) // user:password
+	user, password, _ := strings.Cut(string(plain), ":")
+	text := err.Error()
+	for _, secret := range []string{
+		auth.Auth, base64.StdEncoding.EncodeToString([]byte(auth.Username + ":" + auth.Password)),
+		base64.StdEncoding.EncodeToString([]byte(user + ":" + password)), auth.Password, password, auth.IdentityToken,
+	} {
+		if len(secret) >= 4 {
+			text = strings.ReplaceAll(text, secret, "***")
+		}
+	}
+	if text == err.Error() {
+		return err
+	}
+	return &redacted{text, err}
+}
+
+// redacted is an error with another text.
+type redacted struct {
+	text string
+	err  error
+}
+
+func (r *redacted) Error() string { return r.text }
+func (r *redacted) Unwrap() error { return r.err }

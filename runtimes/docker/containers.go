@@ -115,7 +115,7 @@ func read(r container.InspectResponse, who runtimes.Identity) runtimes.Container
 		Running: r.State.Running, Paused: r.State.Paused, Dead: r.State.Dead || r.State.Status == container.StateRemoving, OOM: r.State.OOMKilled,
 		StartedAt: when(r.State.StartedAt), FinishedAt: when(r.State.FinishedAt), PID: r.State.Pid,
 		ExitCode: r.State.ExitCode, Error: r.State.Error,
-		Resources: resources(r.HostConfig.Resources),
+		Resources: resources(r.HostConfig.Resources), SandboxID: r.Config.Labels[labelSandbox],
 	}
 }
 

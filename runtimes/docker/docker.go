@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -112,6 +114,7 @@ func (e *Engine) Info(ctx context.Context) (runtimes.EngineInfo, error) {
 	return runtimes.EngineInfo{
 		Name: info.Name, Version: info.ServerVersion, APIVersion: e.cli.ClientVersion(), CPUs: info.NCPU,
 		MemoryBytes: info.MemTotal, CgroupV2: info.CgroupVersion == "2", Root: info.DockerRootDir,
+		AppArmor: slices.ContainsFunc(info.SecurityOptions, func(o string) bool { return strings.HasPrefix(o, "name=apparmor") }),
 	}, nil
 }
 

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
+	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-dev/fairlead/runtimes"
 )
@@ -95,6 +97,7 @@ var kinds = map[events.Action]runtimes.EventKind{
 	events.ActionStart: runtimes.EventStart, events.ActionDie: runtimes.EventDie, events.ActionOOM: runtimes.EventOOM,
 	events.ActionDestroy: runtimes.EventRemove, events.ActionUpdate: runtimes.EventUpdate, events.ActionPause: runtimes.EventPause,
 	events.ActionUnPause: runtimes.EventUnpause, events.ActionRename: runtimes.EventRename,
+	events.ActionKill: runtimes.EventKill,
 }
 
 // event reads a message and forgets what it makes wrong; false when it is none of ours or says nothing new.
@@ -104,7 +107,9 @@ func (e *Engine) event(m events.Message) (runtimes.Event, bool) {
 		return runtimes.Event{}, false
 	}
 	id, v := e.memory.owner(m.Actor.ID)
-	e.memory.forget(m.Actor.ID, kind == runtimes.EventRemove)
+	if kind != runtimes.EventKill { // what becomes of a signal is another event
+		e.memory.forget(m.Actor.ID, kind == runtimes.EventRemove)
+	}
 	if v == unknown {
 		who, genuine := e.identity(m.Actor.Attributes, m.Actor.Attributes["image"])
 		switch {
@@ -126,5 +131,20 @@ func (e *Engine) event(m events.Message) (runtimes.Event, bool) {
 	if kind == runtimes.EventDie {
 		ev.ExitCode, _ = strconv.Atoi(m.Actor.Attributes["exitCode"]) // the engine always says it
 	}
+	if kind == runtimes.EventKill {
+		ev.Signal = signalName(m.Actor.Attributes["signal"])
+	}
 	return ev, true
+}
+
+// signalName is the name of a signal that the engine says by its number.
+func signalName(number string) string {
+	n, err := strconv.Atoi(number)
+	if err != nil {
+		return number
+	}
+	if name := unix.SignalName(syscall.Signal(n)); name != "" {
+		return name
+	}
+	return "signal " + number
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,14 +31,14 @@ const (
 // Exec runs a command and waits for it.
 func (e *Engine) Exec(ctx context.Context, id string, cmd []string, limit int) (runtimes.ExecResult, error) {
 	out := &capped{limit: limit}
-	code, err := e.run(ctx, id, cmd, runtimes.ExecOptions{Stdout: out, Stderr: out})
+	end, err := e.run(ctx, id, cmd, runtimes.ExecOptions{Stdout: out, Stderr: out}, nil)
 	if err != nil {
 		return runtimes.ExecResult{}, err
 	}
-	if code == exitNotExecutable || code == exitNotFound {
+	if end.ExitCode == exitNotExecutable || end.ExitCode == exitNotFound {
 		_, _ = fmt.Fprintf(out, "cannot run %q", cmd[0])
 	}
-	return runtimes.ExecResult{ExitCode: code, Output: out.b.Bytes()}, nil
+	return runtimes.ExecResult{ExitCode: end.ExitCode, Output: out.b.Bytes()}, nil
 }
 
 // capped keeps the first bytes that are written to it.
@@ -55,17 +56,70 @@ func (c *capped) Write(p []byte) (int, error) {
 
 // Attach runs a command with the caller's streams.
 func (e *Engine) Attach(ctx context.Context, id string, cmd []string, opt runtimes.ExecOptions) (int, error) {
-	return e.run(ctx, id, cmd, opt)
+	var out *attached
+	end, err := e.run(ctx, id, cmd, opt, func(exec string, stdout io.Writer) io.Writer {
+		out = &attached{stdout: stdout, runs: func() (bool, error) { return e.runs(ctx, exec) }}
+		return out
+	})
+	if err != nil {
+		return 0, err
+	}
+	if why := strings.TrimSpace(out.why.b.String()); why != "" {
+		return 0, fmt.Errorf("run a command in container %s: cannot run %q: %s: %w", short(id), cmd[0], why, runtimes.ErrInvalid)
+	}
+	return end.ExitCode, nil
 }
 
-func (e *Engine) run(ctx context.Context, id string, cmd []string, opt runtimes.ExecOptions) (_ int, err error) {
+// attached passes a command's stdout on. When a command cannot be started the engine writes the reason there, which
+// is kept instead.
+type attached struct {
+	stdout io.Writer
+	runs   func() (bool, error) // asked once, when the first output is there
+	asked  bool
+	failed bool
+	why    capped
+}
+
+func (a *attached) Write(p []byte) (int, error) {
+	if !a.asked {
+		runs, err := a.runs()
+		if err != nil {
+			return 0, err
+		}
+		a.asked, a.failed, a.why.limit = true, !runs, 4096
+	}
+	if a.failed {
+		return a.why.Write(p)
+	}
+	return a.stdout.Write(p)
+}
+
+// runs waits until a command, of which there is output, runs or has run, or could not be started. The engine gives
+// it a process id in the first case only, a moment after its start.
+func (e *Engine) runs(ctx context.Context, exec string) (bool, error) {
+	for {
+		r, err := e.inspectExec(ctx, exec)
+		if err != nil || r.Pid != 0 || !r.Running {
+			return r.Pid != 0, err
+		}
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// run runs a command; through, unless it is nil, is what its stdout goes through.
+func (e *Engine) run(ctx context.Context, id string, cmd []string, opt runtimes.ExecOptions, through func(exec string, stdout io.Writer) io.Writer) (_ container.ExecInspect, err error) {
+	var none container.ExecInspect
 	if err := e.owned(ctx, id); err != nil {
-		return 0, err
+		return none, err
 	}
 	doing := "run a command in container " + short(id)
 	exec, err := e.makeExec(ctx, id, cmd, opt)
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", doing, err)
+		return none, fmt.Errorf("%s: %w", doing, err)
 	}
 	defer func() {
 		if err != nil {
@@ -74,7 +128,7 @@ func (e *Engine) run(ctx context.Context, id string, cmd []string, opt runtimes.
 	}()
 	stream, err := e.startExec(ctx, exec, opt.TTY)
 	if err != nil {
-		return 0, e.wrap(ctx, doing, err)
+		return none, e.wrap(ctx, doing, err)
 	}
 	defer stream.Close()
 	// What waits for the connection ends with the context.
@@ -95,10 +149,16 @@ func (e *Engine) run(ctx context.Context, id string, cmd []string, opt runtimes.
 			}
 		}()
 	}
-	if err := output(stream, opt); err != nil || ctx.Err() != nil {
-		return 0, e.wrap(ctx, doing, errors.Join(err, ctx.Err()))
+	if opt.Stdout == nil {
+		opt.Stdout = io.Discard
 	}
-	return e.exitCode(ctx, doing, exec)
+	if through != nil {
+		opt.Stdout = through(exec, opt.Stdout)
+	}
+	if err := output(stream, opt); err != nil || ctx.Err() != nil {
+		return none, e.wrap(ctx, doing, errors.Join(err, ctx.Err()))
+	}
+	return e.end(ctx, doing, exec)
 }
 
 // makeExec prepares a command and returns the engine's id for it.
@@ -187,19 +247,19 @@ func (s streams) CloseWrite() error {
 	return w.CloseWrite()
 }
 
-// exitCode waits until the engine knows that the command has ended: its output ends a moment earlier.
-func (e *Engine) exitCode(ctx context.Context, doing, exec string) (int, error) {
+// end waits until the engine knows that the command has ended: its output ends a moment earlier.
+func (e *Engine) end(ctx context.Context, doing, exec string) (container.ExecInspect, error) {
 	for {
 		r, err := e.inspectExec(ctx, exec)
 		if err != nil {
-			return 0, fmt.Errorf("%s: %w", doing, err)
+			return r, fmt.Errorf("%s: %w", doing, err)
 		}
 		if !r.Running {
-			return r.ExitCode, nil
+			return r, nil
 		}
 		select {
 		case <-ctx.Done():
-			return 0, e.wrap(ctx, doing, ctx.Err())
+			return r, e.wrap(ctx, doing, ctx.Err())
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
@@ -217,9 +277,6 @@ func (e *Engine) inspectExec(ctx context.Context, exec string) (container.ExecIn
 
 func output(stream io.Reader, opt runtimes.ExecOptions) error {
 	stdout, stderr := opt.Stdout, opt.Stderr
-	if stdout == nil {
-		stdout = io.Discard
-	}
 	if stderr == nil {
 		stderr = io.Discard
 	}

@@ -65,11 +65,11 @@ func (e *Engine) Pull(ctx context.Context, ref string, auth *runtimes.Auth, prog
 	}
 	stream, err := e.cli.ImagePull(pulling, ref, o)
 	if err != nil {
-		return runtimes.Image{}, e.wrap(ctx, doing, registryError(err))
+		return runtimes.Image{}, e.wrap(ctx, doing, registryError(withoutCredentials(err, auth)))
 	}
 	defer stream.Close()
 	if err := follow(stream, progress); err != nil {
-		return runtimes.Image{}, e.wrap(ctx, doing, err)
+		return runtimes.Image{}, e.wrap(ctx, doing, registryError(withoutCredentials(err, auth)))
 	}
 	return e.Image(ctx, ref)
 }
@@ -88,7 +88,7 @@ func follow(stream io.Reader, progress func(string)) error {
 		case err != nil:
 			return err
 		case m.Error != "":
-			return registryError(errors.New(m.Error))
+			return errors.New(m.Error)
 		case progress != nil && m.Status != "" && m.ProgressDetail.Current == 0:
 			line := m.Status
 			if m.ID != "" {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
@@ -153,11 +154,20 @@ func TestDroppedEvents(t *testing.T) {
 	kill := func(signal string) {
 		t.Helper()
 		waiting, errs := p.e.cli.ContainerWait(p.ctx, main, container.WaitConditionNextExit)
-		p.must(p.e.cli.ContainerKill(p.ctx, main, signal))
-		select {
-		case <-waiting:
-		case err := <-errs:
-			t.Fatal(err)
+		// The kernel drops a signal for a first process that has no handler yet: one that has just started.
+		again := time.NewTicker(200 * time.Millisecond)
+		defer again.Stop()
+		for ; ; <-again.C {
+			if err := p.e.cli.ContainerKill(p.ctx, main, signal); err != nil && !errdefs.IsConflict(err) {
+				t.Fatal(err)
+			}
+			select {
+			case <-waiting:
+				return
+			case err := <-errs:
+				t.Fatal(err)
+			case <-time.After(100 * time.Millisecond):
+			}
 		}
 	}
 	before := list()

@@ -23,6 +23,8 @@ type Facts struct {
 	NodeName        string
 	// Allocatable is what stands for a limit that a container does not set.
 	Allocatable corev1.ResourceList
+	// Services are those that containers get variables of, sorted by name; Services of other namespaces are left out.
+	Services []*plan.Service
 }
 
 // VolumeField answers a fieldRef of a downward API volume.

@@ -18,13 +18,13 @@ import (
 )
 
 // Build returns the environment of container c of the pod as NAME=value lines without duplicates:
-// what envFrom brings, sorted by name, then env in the order in which it is written. env overrides
-// envFrom, later entries override earlier ones, and $(NAME) in a value refers to what was defined
-// before it.
+// what envFrom brings and the variables of Services, sorted by name, then env in the order in which it
+// is written. env overrides envFrom, which overrides those of Services; later entries override earlier
+// ones, and $(NAME) in a value refers to what was defined before it.
 //
 // A ConfigMap, Secret or key that is missing and not optional is runtimes.ErrMissing.
 func Build(pod *plan.Pod, c *corev1.Container, f Facts) ([]string, error) {
-	values := map[string]string{}
+	values := serviceVariables(pod, f.Services)
 	for i, from := range c.EnvFrom {
 		if err := addFrom(values, pod, from); err != nil {
 			return nil, fmt.Errorf("container %s: envFrom[%d]: %w", c.Name, i, err)

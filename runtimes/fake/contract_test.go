@@ -2,6 +2,7 @@ package fake_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"slices"
 	"strconv"
@@ -73,8 +74,7 @@ func process(spec runtimes.ContainerSpec) fake.Process {
 func run(ctx context.Context, cmd fake.Command, env []string) (int, error) {
 	p := parse(cmd.Args, env)
 	if p.missing {
-		_, err := io.WriteString(cmd.Stdout, "no such file or directory\n")
-		return 127, err
+		return 0, fmt.Errorf("no such file or directory: %w", runtimes.ErrInvalid)
 	}
 	for _, l := range p.output {
 		if _, err := io.WriteString(cmd.Stdout, l+"\n"); err != nil {

@@ -6,13 +6,11 @@
 package fake
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -41,7 +39,9 @@ type machine struct {
 	mu          sync.Mutex
 	info        runtimes.EngineInfo
 	containers  map[string]*container // by id
-	images      map[string]*image     // by reference and by id
+	order       []*container          // the same, the oldest first
+	names       map[string]*container
+	images      map[string]*image // by reference and by id
 	subs        map[*subscriber]struct{}
 	faults      []*fault
 	calls       []Call
@@ -51,15 +51,17 @@ type machine struct {
 	down        bool
 	dropEvents  bool
 	checkMounts bool
+	ahead       time.Duration // of the engine's clock
 }
 
 // New returns an engine without containers; the only image it knows is the sandbox's.
 func New() *Engine {
 	m := &machine{
 		info: runtimes.EngineInfo{
-			Name: "fake", Version: "20.10.24", APIVersion: "1.41", CPUs: 2, MemoryBytes: 8 << 30, Root: "/var/lib/fake",
+			Name: "fake", Version: "20.10.24", APIVersion: "1.41", CPUs: 2, MemoryBytes: 8 << 30, AppArmor: true, Root: "/var/lib/fake",
 		},
 		containers: map[string]*container{},
+		names:      map[string]*container{},
 		images:     map[string]*image{},
 		subs:       map[*subscriber]struct{}{},
 		changed:    make(chan struct{}),
@@ -82,9 +84,11 @@ type container struct {
 	owner   string // the installation; empty when it is nobody's
 	process Process
 	lines   []line
-	timer   *time.Timer                // ends the process by itself
-	stop    *time.Timer                // ends the process after a signal
-	execs   map[int]context.CancelFunc // commands that run in it
+	// made is when it was created, and began when its process started, by this process's clock.
+	made, began time.Time
+	timer       *time.Timer                // ends the process by itself
+	stop        *time.Timer                // ends the process after a signal
+	execs       map[int]context.CancelFunc // commands that run in it
 }
 
 // Name returns the name that the engine gives to a container of that identity.
@@ -120,7 +124,7 @@ func (e *Engine) Info(ctx context.Context) (runtimes.EngineInfo, error) {
 func (e *Engine) List(ctx context.Context) ([]runtimes.Container, error) {
 	var list []runtimes.Container
 	err := e.call(ctx, Call{Kind: CallList}, func() error {
-		for _, c := range e.sorted() {
+		for _, c := range e.order {
 			if c.owner == e.installation {
 				list = append(list, c.Container)
 			}
@@ -152,7 +156,7 @@ func (e *Engine) Create(ctx context.Context, spec runtimes.ContainerSpec) (strin
 			return fmt.Errorf("the identity has no pod, UID or container: %w", runtimes.ErrInvalid)
 		}
 		name := e.Name(spec.Identity)
-		if c := e.named(name); c != nil {
+		if c := e.names[name]; c != nil {
 			if c.owner != e.installation || c.Identity != spec.Identity {
 				return fmt.Errorf("the name %s is taken by container %s, which is not this one: %w", name, c.ID, runtimes.ErrConflict)
 			}
@@ -164,7 +168,7 @@ func (e *Engine) Create(ctx context.Context, spec runtimes.ContainerSpec) (strin
 			return fmt.Errorf("no such image %s: %w", spec.Image, runtimes.ErrNotFound)
 		}
 		if spec.SandboxID != "" && e.containers[spec.SandboxID] == nil {
-			return fmt.Errorf("no such container %s to join: %w", spec.SandboxID, runtimes.ErrNotFound)
+			return fmt.Errorf("no such container %s to join: %w", spec.SandboxID, runtimes.ErrInvalid)
 		}
 		if len(spec.Command) == 0 && len(spec.Args) == 0 && len(img.Entrypoint) == 0 && len(img.Cmd) == 0 {
 			return fmt.Errorf("no command specified: %w", runtimes.ErrInvalid)
@@ -179,7 +183,7 @@ func (e *Engine) Create(ctx context.Context, spec runtimes.ContainerSpec) (strin
 		c := e.add(name)
 		c.owner = e.installation
 		c.Identity, c.spec = spec.Identity, spec
-		c.Image, c.ImageID, c.Resources = spec.Image, img.ID, spec.Resources
+		c.Image, c.ImageID, c.Resources, c.SandboxID = spec.Image, img.ID, spec.Resources, spec.SandboxID
 		c.process = img.run(spec)
 		id = c.ID
 		return nil
@@ -191,12 +195,16 @@ func (e *Engine) Create(ctx context.Context, spec runtimes.ContainerSpec) (strin
 func (m *machine) add(name string) *container {
 	m.made++
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", name, m.made))
-	c := &container{name: name}
-	c.ID, c.Created = hex.EncodeToString(sum[:]), time.Now()
-	m.containers[c.ID] = c
+	c := &container{name: name, made: time.Now()}
+	c.ID, c.Created = hex.EncodeToString(sum[:]), m.now()
+	m.containers[c.ID], m.names[name] = c, c
+	m.order = append(m.order, c)
 	m.change()
 	return c
 }
+
+// now is the time by the engine's clock.
+func (m *machine) now() time.Time { return time.Now().Add(m.ahead) }
 
 // Start implements runtimes.Engine.
 func (e *Engine) Start(ctx context.Context, id string) error {
@@ -264,27 +272,6 @@ func (e *Engine) ours(id string) (*container, error) {
 		return nil, fmt.Errorf("no such container %s: %w", id, runtimes.ErrNotFound)
 	}
 	return c, nil
-}
-
-func (m *machine) named(name string) *container {
-	for _, c := range m.containers {
-		if c.name == name {
-			return c
-		}
-	}
-	return nil
-}
-
-// sorted returns all containers, the oldest first.
-func (m *machine) sorted() []*container {
-	var list []*container
-	for _, c := range m.containers {
-		list = append(list, c)
-	}
-	slices.SortFunc(list, func(a, b *container) int {
-		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.name, b.name), cmp.Compare(a.ID, b.ID))
-	})
-	return list
 }
 
 // change wakes everybody who waits for something to change. The caller holds the lock.

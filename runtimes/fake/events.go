@@ -3,7 +3,6 @@ package fake
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/fairlead-dev/fairlead/runtimes"
 )
@@ -41,7 +40,7 @@ func (e *Engine) Events(ctx context.Context, on func(runtimes.Event)) error {
 		var batch []runtimes.Event
 		if !e.down {
 			if s.lost {
-				batch = append(batch, runtimes.Event{Kind: runtimes.EventGap, Time: time.Now()})
+				batch = append(batch, runtimes.Event{Kind: runtimes.EventGap, Time: e.now()})
 				s.lost = false
 			}
 			batch = append(batch, s.queue...)
@@ -86,14 +85,17 @@ func (e *Engine) Disconnect() {
 }
 
 // emit tells an installation what happened to one of its containers. The caller holds the lock.
-func (m *machine) emit(c *container, kind runtimes.EventKind) {
+func (m *machine) emit(c *container, kind runtimes.EventKind) { m.emitSignal(c, kind, "") }
+
+// emitSignal is emit of what has a signal.
+func (m *machine) emitSignal(c *container, kind runtimes.EventKind, signal string) {
 	defer m.change()
 	if c.owner == "" || m.dropEvents || m.down {
 		return
 	}
 	id := c.Identity
 	id.Spec = ""
-	ev := runtimes.Event{Kind: kind, ContainerID: c.ID, Identity: id, Time: time.Now()}
+	ev := runtimes.Event{Kind: kind, ContainerID: c.ID, Identity: id, Signal: signal, Time: m.now()}
 	if kind == runtimes.EventDie {
 		ev.ExitCode = c.ExitCode
 	}

@@ -243,12 +243,20 @@ func (e *Engine) Down() {
 	e.change()
 }
 
+// SetClock makes the engine's clock be ahead of this process's, or behind where that is negative. What was written down
+// before stays as it was.
+func (e *Engine) SetClock(ahead time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ahead = ahead
+}
+
 // Crash takes the engine down and kills all containers, as an engine without live restore does.
 func (e *Engine) Crash() {
 	e.Down()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, c := range e.sorted() {
+	for _, c := range e.order {
 		if c.Running {
 			e.exit(c, 137)
 		}

@@ -2,6 +2,7 @@ package fake
 
 import (
 	"slices"
+	"time"
 
 	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/runtimes"
@@ -70,7 +71,8 @@ func (h Hand) Unpause(id string) bool {
 // Rename gives a container another name.
 func (h Hand) Rename(id, name string) bool {
 	return h.on(id, func(c *container) {
-		c.name = name
+		delete(h.e.names, c.name)
+		c.name, h.e.names[name] = name, c
 		h.e.emit(c, runtimes.EventRename)
 	})
 }
@@ -120,17 +122,34 @@ type State struct {
 	Name    string
 	Foreign bool
 	Spec    runtimes.ContainerSpec
+	// Made is when it was created, and Began when its process last started, by this process's clock.
+	Made, Began time.Time
 }
 
 // Containers returns all containers, the oldest first. It is not a call of the engine.
 func (e *Engine) Containers() []State {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var out []State
-	for _, c := range e.sorted() {
-		out = append(out, State{Container: c.Container, Name: c.name, Foreign: c.owner != e.installation, Spec: c.spec})
+	out := make([]State, 0, len(e.order))
+	for _, c := range e.order {
+		out = append(out, e.stateOf(c))
 	}
 	return out
+}
+
+// Get returns the container of an id. It is not a call of the engine.
+func (e *Engine) Get(id string) (State, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c := e.containers[id]
+	if c == nil {
+		return State{}, false
+	}
+	return e.stateOf(c), true
+}
+
+func (e *Engine) stateOf(c *container) State {
+	return State{Container: c.Container, Name: c.name, Foreign: c.owner != e.installation, Spec: c.spec, Made: c.made, Began: c.began}
 }
 
 // Find returns the newest attempt of a pod's container. It is not a call of the engine.

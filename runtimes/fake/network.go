@@ -17,10 +17,11 @@ type Network struct {
 	name   string
 	subnet netip.Prefix
 
-	mu     sync.Mutex
-	ensure int
-	links  map[string]Link
-	fail   map[string]error
+	mu      sync.Mutex
+	ensure  int
+	links   map[string]Link
+	adopted []int
+	fail    map[string]error
 }
 
 // Link is what connects a pod.
@@ -91,6 +92,29 @@ func (n *Network) Attach(ctx context.Context, pid int, uid string, ip netip.Addr
 	}
 	n.links[uid] = Link{PID: pid, IP: ip}
 	return nil
+}
+
+// Adopt changes a process that the engine wired.
+func (n *Network) Adopt(ctx context.Context, pid int) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.broken(ctx, "Adopt"); err != nil {
+		return err
+	}
+	if pid == 0 || n.engine != nil && !n.engine.Running(pid) {
+		return fmt.Errorf("adopt: no process %d: %w", pid, runtimes.ErrNotFound)
+	}
+	if !slices.Contains(n.adopted, pid) {
+		n.adopted = append(n.adopted, pid)
+	}
+	return nil
+}
+
+// Adopted are the processes that Adopt was called for, in that order.
+func (n *Network) Adopted() []int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.adopted)
 }
 
 // Detach removes a pod's link.

@@ -3,8 +3,10 @@ package fake
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,7 +37,7 @@ type Process struct {
 	// must not call the engine.
 	OnStart func(runtimes.ContainerSpec)
 	// Exec runs a command in the container and returns its exit code; nil answers all with 0. ctx ends
-	// when the caller gives up or the container ends.
+	// when the caller gives up or the container ends. runtimes.ErrInvalid says that the command cannot be started.
 	Exec func(ctx context.Context, cmd Command) (exitCode int, err error)
 }
 
@@ -57,6 +59,9 @@ func (m *machine) start(c *container) error {
 	}
 	if id := c.spec.SandboxID; id != "" {
 		sandbox := m.containers[id]
+		if sandbox == nil || !sandbox.Running {
+			c.Error, c.ExitCode = "cannot join the container "+id, 128
+		}
 		if sandbox == nil {
 			return fmt.Errorf("no such container %s to join: %w", id, runtimes.ErrNotFound)
 		}
@@ -69,8 +74,9 @@ func (m *machine) start(c *container) error {
 		return fmt.Errorf("start %s: %s: %w", c.name, msg, runtimes.ErrInvalid)
 	}
 	m.pids++
-	c.Running, c.PID, c.StartedAt = true, m.pids, time.Now()
-	c.FinishedAt, c.ExitCode, c.OOM, c.Error = time.Time{}, 0, false, ""
+	c.Running, c.PID, c.StartedAt = true, m.pids, m.now()
+	c.began = time.Now()
+	c.ExitCode, c.OOM, c.Error = 0, false, "" // when it last ended stays, as Docker has it
 	p := c.process
 	if p.OnStart != nil {
 		p.OnStart(c.spec)
@@ -122,13 +128,13 @@ func (c *container) stopTimers() {
 // exit ends a process that runs. The caller holds the lock.
 func (m *machine) exit(c *container, code int) {
 	c.stopTimers()
-	c.Running, c.Paused, c.PID, c.ExitCode, c.FinishedAt = false, false, 0, code, time.Now()
+	c.Running, c.Paused, c.PID, c.ExitCode, c.FinishedAt = false, false, 0, code, m.now()
 	m.emit(c, runtimes.EventDie)
 	for _, cancel := range c.execs {
 		cancel()
 	}
 	c.execs = nil
-	for _, o := range m.sorted() {
+	for _, o := range m.order {
 		// Without its first process a PID namespace ends.
 		if o.spec.SandboxID == c.ID && o.spec.PIDMode == "sandbox" && o.Running {
 			m.exit(o, 137)
@@ -141,7 +147,9 @@ func (m *machine) signal(c *container, signal string) {
 	if !c.Running {
 		return
 	}
-	switch s := "SIG" + strings.TrimPrefix(strings.ToUpper(signal), "SIG"); s {
+	s := "SIG" + strings.TrimPrefix(strings.ToUpper(signal), "SIG")
+	m.emitSignal(c, runtimes.EventKill, s)
+	switch s {
 	case "SIGKILL", "SIG9":
 		if c.Paused {
 			c.Paused = false
@@ -167,10 +175,13 @@ func (m *machine) signal(c *container, signal string) {
 // remove kills and forgets a container. The caller holds the lock.
 func (m *machine) remove(c *container) {
 	if c.Running {
+		m.emitSignal(c, runtimes.EventKill, "SIGKILL")
 		m.exit(c, 137)
 	}
 	c.stopTimers()
 	delete(m.containers, c.ID)
+	delete(m.names, c.name)
+	m.order = slices.DeleteFunc(m.order, func(o *container) bool { return o == c })
 	m.emit(c, runtimes.EventRemove)
 }
 
@@ -178,6 +189,10 @@ func (m *machine) remove(c *container) {
 func (e *Engine) Exec(ctx context.Context, id string, cmd []string, limit int) (runtimes.ExecResult, error) {
 	out := &cut{limit: limit}
 	code, err := e.exec(ctx, Call{Kind: CallExec, Target: id, Command: cmd}, runtimes.ExecOptions{Stdout: out, Stderr: out})
+	if errors.Is(err, runtimes.ErrInvalid) {
+		_, _ = out.Write([]byte(err.Error()))
+		code, err = 127, nil
+	}
 	if err != nil {
 		return runtimes.ExecResult{}, err
 	}

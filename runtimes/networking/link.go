@@ -79,27 +79,51 @@ func (n *Network) Attach(ctx context.Context, pid int, uid string, ip netip.Addr
 	return nil
 }
 
+// wiring is what a pod is wired with: its network namespace, the netlink of both sides, and the bridge.
+type wiring struct {
+	ns        netns.NsHandle
+	host, pod *netlink.Handle
+	bridge    netlink.Link
+}
+
+// open opens the wiring of the pod whose sandbox is process pid. Close it after use.
+func (n *Network) open(pid int) (w wiring, err error) {
+	if w.ns, err = openNamespace(pid); err != nil {
+		return w, err
+	}
+	defer func() {
+		if err != nil {
+			w.close()
+		}
+	}()
+	if w.host, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return w, fmt.Errorf("open netlink: %w", err)
+	}
+	if w.pod, err = netlink.NewHandleAt(w.ns, unix.NETLINK_ROUTE); err != nil {
+		return w, fmt.Errorf("open netlink in the pod's namespace: %w", err)
+	}
+	if w.bridge, err = w.host.LinkByName(n.opt.Bridge); err != nil {
+		return w, fmt.Errorf("find bridge %s: %w", n.opt.Bridge, err)
+	}
+	return w, nil
+}
+
+func (w *wiring) close() {
+	for _, h := range []*netlink.Handle{w.pod, w.host} {
+		if h != nil {
+			h.Close()
+		}
+	}
+	w.ns.Close()
+}
+
 func (n *Network) attach(pid int, uid string, ip netip.Addr) error {
-	ns, err := openNamespace(pid)
+	w, err := n.open(pid)
 	if err != nil {
 		return err
 	}
-	defer ns.Close()
-	host, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("open netlink: %w", err)
-	}
-	defer host.Close()
-	pod, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("open netlink in the pod's namespace: %w", err)
-	}
-	defer pod.Close()
-
-	bridge, err := host.LinkByName(n.opt.Bridge)
-	if err != nil {
-		return fmt.Errorf("find bridge %s: %w", n.opt.Bridge, err)
-	}
+	defer w.close()
+	ns, host, pod, bridge := w.ns, w.host, w.pod, w.bridge
 	name := n.Link(uid)
 	inside, err := pod.LinkByName(podInterface)
 	outside, hostErr := host.LinkByName(name)
@@ -162,6 +186,11 @@ func (n *Network) plug(host *netlink.Handle, l netlink.Link, bridge int) error {
 			return fmt.Errorf("put %s on bridge %s: %w", name, n.opt.Bridge, err)
 		}
 	}
+	// A connection of a pod to a Service that it is an endpoint of comes back to it. Where bridged packets pass
+	// the host's firewall, that happens on the bridge, which by itself returns nothing to where it came from.
+	if err := host.LinkSetHairpin(l, true); err != nil {
+		return fmt.Errorf("let %s return packets to where they came from: %w", name, err)
+	}
 	if l.Attrs().Flags&net.FlagUp == 0 {
 		if err := host.LinkSetUp(l); err != nil {
 			return fmt.Errorf("set %s up: %w", name, err)
@@ -170,7 +199,7 @@ func (n *Network) plug(host *netlink.Handle, l netlink.Link, bridge int) error {
 	return nil
 }
 
-// configure gives the pod's end its address and routes.
+// configure sets the pod's end up, with its address and route.
 func (n *Network) configure(pod *netlink.Handle, eth netlink.Link, ip netip.Addr) error {
 	lo, err := pod.LinkByName("lo")
 	if err != nil {
@@ -186,7 +215,14 @@ func (n *Network) configure(pod *netlink.Handle, eth netlink.Link, ip netip.Addr
 			return fmt.Errorf("set the MTU of %s in the pod: %w", podInterface, err)
 		}
 	}
-	if err := ensureAddress(pod, eth, netip.PrefixFrom(ip, n.opt.CIDR.Bits())); err != nil {
+	return n.address(pod, eth, ip)
+}
+
+// address gives the pod's end its address, and the host as the only way to everything, to other pods too: the host
+// translates the addresses of Services, and has to see the packets of both directions. An address with the subnet's
+// length, as the engine and earlier versions gave it, is replaced without interrupting a connection.
+func (n *Network) address(pod *netlink.Handle, eth netlink.Link, ip netip.Addr) error {
+	if err := ensureAddress(pod, eth, netip.PrefixFrom(ip, ip.BitLen())); err != nil {
 		return err
 	}
 	if eth.Attrs().Flags&net.FlagUp == 0 {
@@ -194,11 +230,71 @@ func (n *Network) configure(pod *netlink.Handle, eth netlink.Link, ip netip.Addr
 			return fmt.Errorf("set %s up in the pod: %w", podInterface, err)
 		}
 	}
-	route := &netlink.Route{LinkIndex: eth.Attrs().Index, Gw: n.gateway.AsSlice()}
+	route := &netlink.Route{LinkIndex: eth.Attrs().Index, Gw: n.gateway.AsSlice(), Flags: int(netlink.FLAG_ONLINK)}
 	if err := pod.RouteReplace(route); err != nil {
 		return fmt.Errorf("set the pod's default route through %s: %w", n.gateway, err)
 	}
+	have, err := whole(func() ([]netlink.Addr, error) { return pod.AddrList(eth, netlink.FAMILY_V4) })
+	if err != nil {
+		return fmt.Errorf("list the addresses of %s: %w", eth.Attrs().Name, err)
+	}
+	for i := range have {
+		if ones, bits := have[i].Mask.Size(); ones != bits && have[i].IP.Equal(ip.AsSlice()) {
+			if err := pod.AddrDel(eth, &have[i]); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+				return fmt.Errorf("remove the address %s from %s: %w", have[i].IPNet, eth.Attrs().Name, err)
+			}
+		}
+	}
 	return nil
+}
+
+// Adopt changes a pod that the engine wired to this network so that it is as one that Attach wired: its packets to
+// other pods go through the host. When it is so already nothing changes. The process must be the pod's sandbox.
+func (n *Network) Adopt(ctx context.Context, pid int) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := n.adopt(pid); err != nil {
+		return fmt.Errorf("adopt the network of process %d: %w", pid, err)
+	}
+	return nil
+}
+
+func (n *Network) adopt(pid int) error {
+	w, err := n.open(pid)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	host, pod, bridge := w.host, w.pod, w.bridge
+	links, err := whole(pod.LinkList)
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	for _, inside := range links {
+		if inside.Type() != "veth" {
+			continue
+		}
+		outside, err := host.LinkByIndex(inside.Attrs().ParentIndex)
+		if err != nil || !paired(inside, outside) || outside.Attrs().MasterIndex != bridge.Attrs().Index {
+			continue // of another network
+		}
+		have, err := whole(func() ([]netlink.Addr, error) { return pod.AddrList(inside, netlink.FAMILY_V4) })
+		if err != nil {
+			return fmt.Errorf("list the addresses of %s: %w", inside.Attrs().Name, err)
+		}
+		for _, a := range have {
+			ip, ok := netip.AddrFromSlice(a.IP.To4())
+			if !ok || !n.opt.CIDR.Contains(ip) {
+				continue
+			}
+			if err := n.plug(host, outside, bridge.Attrs().Index); err != nil {
+				return err
+			}
+			return n.address(pod, inside, ip)
+		}
+	}
+	return fmt.Errorf("it has no interface on bridge %s with an address of %s", n.opt.Bridge, n.opt.CIDR)
 }
 
 // Detach removes a pod's link; a missing one is not an error.

@@ -43,10 +43,22 @@ func Program(args ...string) []string { return append([]string{ProgramPath}, arg
 // that asked for it. Under -short the test is skipped.
 func Image(t testing.TB) string {
 	t.Helper()
+	return imageFrom(t, programTar)
+}
+
+// ImageOf makes an image as Image does, of another program: a main package of this module, whose variable
+// main.version is set. Its path in the image is ProgramPath.
+func ImageOf(t testing.TB, pkg, version string) string {
+	t.Helper()
+	return imageFrom(t, func() ([]byte, error) { return tarOf(pkg, "-s -w -X main.version="+version) })
+}
+
+func imageFrom(t testing.TB, build func() ([]byte, error)) string {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("needs the Docker engine")
 	}
-	root, err := programTar()
+	root, err := build()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,19 +94,22 @@ func RemoveAll(t testing.TB, e runtimes.Engine) {
 	})
 }
 
-// programTar builds the test program once and returns a tar of a root file system that holds it.
-// The result never changes; it is kept because every test of a package needs it.
-var programTar = sync.OnceValues(func() ([]byte, error) {
+// programTar is tarOf the test program. The result never changes; it is kept because every test of a package
+// needs it.
+var programTar = sync.OnceValues(func() ([]byte, error) { return tarOf("runtimes/runtimetest/program", "-s -w") })
+
+// tarOf builds a main package of this module and returns a tar of a root file system that holds it.
+func tarOf(pkg, ldflags string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "runtimetest-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
 	file := filepath.Join(dir, "program")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", file, "github.com/fairlead-dev/fairlead/runtimes/runtimetest/program")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags="+ldflags, "-o", file, "github.com/fairlead-dev/fairlead/"+pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build the test program: %w\n%s", err, out)
+		return nil, fmt.Errorf("build %s: %w\n%s", pkg, err, out)
 	}
 	content, err := os.ReadFile(file)
 	if err != nil {
@@ -115,7 +130,7 @@ var programTar = sync.OnceValues(func() ([]byte, error) {
 		return nil, err
 	}
 	return root.Bytes(), tw.Close()
-})
+}
 
 // images counts the tests of this process that use an image. Go has no cleanup per process, so this
 // is the one state of the package.

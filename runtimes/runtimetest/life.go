@@ -65,7 +65,7 @@ func testLife(h *harness) {
 	h.ok(err)
 	image, err := h.engine.Image(h.ctx, h.Image)
 	h.ok(err)
-	want := runtimes.Container{Identity: main.Identity, ID: id, Image: h.Image, ImageID: image.ID, Resources: main.Resources}
+	want := runtimes.Container{Identity: main.Identity, ID: id, Image: h.Image, ImageID: image.ID, SandboxID: sandbox, Resources: main.Resources}
 	same := func(state string, running bool) runtimes.Container {
 		h.Helper()
 		c := h.inspect(id)

@@ -137,6 +137,23 @@ func testAttach(h *harness) {
 	if code != 5 {
 		h.Errorf("got exit code %d, want 5", code)
 	}
+	// What cannot be started is no command that ended with a code of its own.
+	for _, tty := range []bool{false, true} {
+		out.Reset()
+		errs.Reset()
+		_, err = h.engine.Attach(h.ctx, id, []string{"/no/such/program"}, runtimes.ExecOptions{Stdout: &out, Stderr: &errs, TTY: tty})
+		h.is(err, runtimes.ErrInvalid)
+		if err != nil && !strings.Contains(err.Error(), "no such file") || out.String()+errs.String() != "" {
+			h.Errorf("a program that is not there, terminal %t: error %v, stdout %q, stderr %q", tty, err, out.String(), errs.String())
+		}
+	}
+	for _, code := range []int{126, 127} {
+		got, err := h.engine.Attach(h.ctx, id, h.Exit(code), runtimes.ExecOptions{})
+		h.ok(err)
+		if got != code {
+			h.Errorf("got exit code %d, want %d", got, code)
+		}
+	}
 	_, err = h.engine.Attach(h.ctx, strings.Repeat("0", 64), h.Exit(0), runtimes.ExecOptions{})
 	h.is(err, runtimes.ErrNotFound)
 }

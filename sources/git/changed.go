@@ -34,9 +34,13 @@ func changed(t *tree, since sources.Revision) ([]string, bool) {
 }
 
 type differ struct {
-	t     *tree
-	paths []string
+	t      *tree
+	paths  []string
+	looked int // entries that were compared
 }
+
+// maxCompared bounds how many entries are compared: one tree can be in another many times over.
+const maxCompared = 200_000
 
 // compare adds what differs between two trees; prefix ends with a slash or is empty. It returns false when that
 // cannot be known.
@@ -49,6 +53,9 @@ func (d *differ) compare(in *tree, prefix string, a, b plumbing.Hash) bool {
 		return false
 	}
 	for len(old) > 0 || len(now) > 0 {
+		if d.looked++; d.looked > maxCompared {
+			return false
+		}
 		var was, is entry
 		switch {
 		case len(now) == 0 || len(old) > 0 && old[0].name < now[0].name:

@@ -14,10 +14,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/format/packfile"
-	"github.com/go-git/go-git/v5/storage/filesystem/dotgit"
 )
 
 const (
@@ -205,11 +202,15 @@ func (c *clone) reset() error {
 	if c.store == nil {
 		return nil
 	}
-	c.dropRetired()
 	// Files that are open stay readable after they are removed.
 	err := os.RemoveAll(c.dir)
 	c.lock.Close()
-	c.retired = c.store
+	if c.retired != nil && len(c.state.Whole) == 0 {
+		_ = c.store.close() // nothing was ever read from it; what was good before is
+	} else {
+		c.dropRetired()
+		c.retired = c.store
+	}
 	c.store, c.lock, c.dir, c.state = nil, nil, "", cloneState{}
 	return err
 }
@@ -264,35 +265,20 @@ func (c *clone) pull(ctx context.Context, l *listing, a ask) (bool, error) {
 		s = again.remote
 	}
 	defer s.close()
-	shallow, err := receive(ctx, s, l.caps, a, c.write)
+	unlimited := a.limit == 0
+	if unlimited {
+		a.limit = maxPackBytes
+	}
+	shallow, err := receive(ctx, s, l.caps, a, func(r io.Reader) error {
+		return storePack(ctx, filepath.Join(c.dir, "objects", "pack"), r)
+	})
+	if unlimited && errors.Is(err, errTooMuch) {
+		err = tooLarge("it has more than %d MiB", a.limit>>20)
+	}
 	if err == nil {
 		c.store.refresh()
 	}
 	return shallow, err
-}
-
-// write stores one pack.
-func (c *clone) write(r io.Reader) (err error) {
-	w, err := dotgit.New(osfs.New(c.dir)).NewObjectPack()
-	if err != nil {
-		return damaged("write pack", err)
-	}
-	_, err = io.Copy(w, r)
-	if e := w.Close(); err == nil {
-		err = e
-	}
-	if errors.Is(err, packfile.ErrEmptyPackfile) {
-		return nil
-	}
-	if err != nil {
-		if left, e := filepath.Glob(filepath.Join(c.dir, "objects", "pack", "tmp_*")); e == nil {
-			for _, file := range left {
-				os.Remove(file)
-			}
-		}
-		return damaged("write pack", err)
-	}
-	return nil
 }
 
 // obtain fetches a commit. A server that gives no commits by their ids is asked for everything that it lists.

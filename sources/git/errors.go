@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing/transport"
+
+	"github.com/fairlead-dev/fairlead/sources"
 )
 
 // Classes of errors of Fetch, for errors.Is.
@@ -23,6 +25,8 @@ var (
 	ErrHostUnknown     = errors.New("the host's key is not known")
 	ErrHostChanged     = errors.New("the host's key is not the known one")
 	ErrUnreachable     = errors.New("the host cannot be reached")
+	ErrNotVerified     = errors.New("the signature is refused")
+	ErrTooLarge        = errors.New("the repository is too large")
 )
 
 // errDamaged: objects on disk are missing or not what their names say.
@@ -46,6 +50,12 @@ func (s *Source) explain(ctx context.Context, err error) error {
 	if class != nil {
 		e.causes = append(e.causes, class)
 	}
+	var refusal *sources.Refusal
+	if errors.As(err, &refusal) {
+		said := *refusal
+		said.Text = s.scrub(said.Text)
+		e.causes = append(e.causes, &said)
+	}
 	for _, c := range []error{context.Canceled, context.DeadlineExceeded} {
 		if errors.Is(err, c) || errors.Is(ctx.Err(), c) {
 			e.causes = append(e.causes, c)
@@ -55,7 +65,7 @@ func (s *Source) explain(ctx context.Context, err error) error {
 }
 
 func (s *Source) describe(ctx context.Context, err error) (string, error) {
-	for _, class := range []error{ErrNoReference, ErrNoCommit, ErrEmptyRepository, ErrHostUnknown, ErrHostChanged, ErrNotFound, ErrTLS, ErrAuthentication} {
+	for _, class := range []error{ErrNotVerified, ErrNoReference, ErrNoCommit, ErrEmptyRepository, ErrHostUnknown, ErrHostChanged, ErrNotFound, ErrTLS, ErrAuthentication, ErrTooLarge} {
 		if errors.Is(err, class) {
 			return err.Error(), class
 		}

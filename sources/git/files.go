@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
 	"slices"
@@ -13,6 +12,8 @@ import (
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/fairlead-dev/fairlead/sources/opened"
 )
 
 // tree is a commit's files as an fs.FS. Trees are looked up and files read when they are asked for. Symbolic
@@ -32,6 +33,7 @@ var (
 	_ fs.ReadDirFS  = (*tree)(nil)
 	_ fs.ReadFileFS = (*tree)(nil)
 	_ fs.StatFS     = (*tree)(nil)
+	_ fs.ReadLinkFS = (*tree)(nil)
 )
 
 // links are the symbolic links that were followed, so that a change of what they point to counts as a change
@@ -56,7 +58,10 @@ type node struct {
 	t    *tree
 }
 
-const maxLinks = 40
+const (
+	maxLinks = 40
+	maxDeep  = 256 // directories in each other; every lookup begins at the root
+)
 
 var errOutside = fmt.Errorf("%w: the symbolic link leads out of the tree", fs.ErrInvalid)
 
@@ -74,6 +79,9 @@ walk:
 			return here, nil
 		}
 		parts := strings.Split(at, "/")
+		if len(parts) > maxDeep {
+			return fail(fmt.Errorf("%w: directories are nested more than %d deep", fs.ErrInvalid, maxDeep))
+		}
 		for i, part := range parts {
 			if here.mode&modeType != modeTree {
 				return fail(fs.ErrNotExist)
@@ -218,13 +226,13 @@ func (t *tree) Open(name string) (fs.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &openDir{info: t.info(n), list: list}, nil
+		return opened.Dir(t.info(n), list), nil
 	}
 	data, err := t.content("open", name, n)
 	if err != nil {
 		return nil, err
 	}
-	return &openFile{info: t.info(n), Reader: bytes.NewReader(data)}, nil
+	return opened.File(t.info(n), data), nil
 }
 
 // ReadFile returns a file's content. A pointer of Git LFS is an error.
@@ -261,6 +269,28 @@ func (t *tree) Stat(name string) (fs.FileInfo, error) {
 		return nil, err
 	}
 	return t.info(n), nil
+}
+
+// Lstat describes what is at a path, which is not followed when it is a link.
+func (t *tree) Lstat(name string) (fs.FileInfo, error) {
+	n, err := t.find("lstat", name, false)
+	if err != nil {
+		return nil, err
+	}
+	return t.info(n), nil
+}
+
+// ReadLink returns what a link says.
+func (t *tree) ReadLink(name string) (string, error) {
+	n, err := t.find("readlink", name, false)
+	if err != nil {
+		return "", err
+	}
+	if n.mode&modeType != modeLink {
+		return "", &fs.PathError{Op: "readlink", Path: name, Err: fs.ErrInvalid}
+	}
+	to, err := n.t.objects.blob(n.hash)
+	return string(to), err
 }
 
 // ReadDir lists a directory, sorted by name. Links appear as links.
@@ -332,39 +362,4 @@ func (i fileInfo) Mode() fs.FileMode {
 		return 0o755
 	}
 	return 0o644
-}
-
-type openFile struct {
-	info fileInfo
-	*bytes.Reader
-}
-
-func (f *openFile) Stat() (fs.FileInfo, error) { return f.info, nil }
-func (f *openFile) Close() error               { return nil }
-
-type openDir struct {
-	info fileInfo
-	list []fs.DirEntry
-}
-
-func (d *openDir) Stat() (fs.FileInfo, error) { return d.info, nil }
-func (d *openDir) Close() error               { return nil }
-func (d *openDir) Read([]byte) (int, error) {
-	return 0, &fs.PathError{Op: "read", Path: d.info.name, Err: errors.New("is a directory")}
-}
-
-// ReadDir returns the next n entries, or all when n is not positive.
-func (d *openDir) ReadDir(n int) ([]fs.DirEntry, error) {
-	if n <= 0 {
-		list := d.list
-		d.list = nil
-		return list, nil
-	}
-	if len(d.list) == 0 {
-		return nil, io.EOF
-	}
-	n = min(n, len(d.list))
-	list := d.list[:n:n]
-	d.list = d.list[n:]
-	return list, nil
 }

@@ -44,6 +44,17 @@ func TestSymbolicLinks(t *testing.T) {
 			t.Errorf("stat %s: %v %v", name, info, err)
 		}
 	}
+	for name, want := range map[string]fs.FileMode{"link.yaml": fs.ModeSymlink, "nowhere": fs.ModeSymlink, "dir2/a.yaml": 0, "dir": fs.ModeDir} {
+		if info, err := fs.Lstat(got.Files, name); err != nil || info.Mode().Type() != want {
+			t.Errorf("lstat %s: %v %v", name, info, err)
+		}
+	}
+	if to, err := fs.ReadLink(got.Files, "deep/link"); to != "../dir2/a.yaml" || err != nil {
+		t.Errorf("a link to %q: %v", to, err)
+	}
+	if to, err := fs.ReadLink(got.Files, "dir/a.yaml"); !errors.Is(err, fs.ErrInvalid) {
+		t.Errorf("a file is a link to %q: %v", to, err)
+	}
 	for name, want := range map[string]error{
 		"absolute": fs.ErrInvalid, "above": fs.ErrInvalid, "loop1": fs.ErrInvalid, "nowhere": fs.ErrNotExist, "dir/../dir/a.yaml": fs.ErrInvalid,
 	} {

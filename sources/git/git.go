@@ -42,8 +42,11 @@ type Options struct {
 	// exclusions do not apply.
 	Ignore string
 	// Dir is the directory for the clone. Nothing outside of it is written, and what is in it may be removed
-	// at any time; it is fetched again then. Repositories on this machine need none.
+	// at any time; it is fetched again then. Repositories on this machine need none, but with Verify the last
+	// revision that was not refused is noted there.
 	Dir string
+	// Verify says whose signature a revision has to have; nil asks for none.
+	Verify *Verify
 }
 
 // Auth are credentials. They appear in no error and no log.
@@ -77,6 +80,7 @@ type Source struct {
 	// Below is for the holder of the token.
 	pinned  plumbing.Hash // what an abbreviated commit id was resolved to
 	last    selection     // what the newest snapshot was made of
+	judged  verdict       // which revision was found good last, by which keys
 	modules map[string]*Source
 	links   *links
 	depth   int // how many repositories this one is a submodule of
@@ -107,6 +111,9 @@ type repository interface {
 func New(o Options) (*Source, error) {
 	if err := checkOptions(o); err != nil {
 		return nil, err
+	}
+	if o.Verify != nil && !o.Verify.head() && !o.Verify.tag() {
+		return nil, fmt.Errorf("%q is no mode of verification: use HEAD, Tag or TagAndHEAD", o.Verify.Mode)
 	}
 	at, err := parseLocation(o.URL)
 	if err != nil {
@@ -139,6 +146,14 @@ func New(o Options) (*Source, error) {
 // Fetch returns the newest snapshot, or sources.ErrUnchanged. Errors are of this package's classes
 // (ErrAuthentication, ErrNoReference …) and say what to do.
 func (s *Source) Fetch(ctx context.Context, have sources.Revision) (sources.Snapshot, error) {
+	return s.inTurn(ctx, func(ctx context.Context) (sources.Snapshot, error) {
+		return s.guarded(ctx, have)
+	})
+}
+
+// inTurn looks into the clone, one at a time and within the time that a look may take. A clone that turns out damaged is
+// removed, and made anew, once. Errors of look are explained.
+func (s *Source) inTurn(ctx context.Context, look func(ctx context.Context) (sources.Snapshot, error)) (sources.Snapshot, error) {
 	if s.opt.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, s.opt.Timeout)
@@ -153,15 +168,15 @@ func (s *Source) Fetch(ctx context.Context, have sources.Revision) (sources.Snap
 	if s.closed {
 		return sources.Snapshot{}, errors.New("the source is closed")
 	}
-	snapshot, err := s.fetch(ctx, have)
+	snapshot, err := look(ctx)
 	if errors.Is(err, errDamaged) && ctx.Err() == nil {
 		if err := s.repo.reset(); err != nil {
 			return sources.Snapshot{}, s.explain(ctx, fmt.Errorf("remove the damaged clone: %w", err))
 		}
-		snapshot, err = s.fetch(ctx, have)
+		snapshot, err = look(ctx)
 	}
 	if err != nil && !errors.Is(err, sources.ErrUnchanged) {
-		return sources.Snapshot{}, s.explain(ctx, err)
+		err = s.explain(ctx, err)
 	}
 	return snapshot, err
 }
@@ -181,6 +196,16 @@ func (s *Source) Close() error {
 	return err
 }
 
+// guarded is fetch. A server can send what go-git panics at; that is a failed fetch.
+func (s *Source) guarded(ctx context.Context, have sources.Revision) (snapshot sources.Snapshot, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			snapshot, err = sources.Snapshot{}, fmt.Errorf("the server's answer cannot be read: %v", p)
+		}
+	}()
+	return s.fetch(ctx, have)
+}
+
 func (s *Source) fetch(ctx context.Context, have sources.Revision) (sources.Snapshot, error) {
 	broken := s.repo.broken()
 	if broken {
@@ -194,10 +219,14 @@ func (s *Source) fetch(ctx context.Context, have sources.Revision) (sources.Snap
 	if err != nil {
 		return sources.Snapshot{}, err
 	}
-	if sel.commit == had && !broken {
+	keys, err := s.opt.Verify.keys()
+	if err != nil {
+		return s.lastGood(ctx, had, nil, s.refusal(sel, nil, "commit", err))
+	}
+	if sel.commit == had && !broken && s.judged.holds(keys, sel) {
 		return sources.Snapshot{}, sources.ErrUnchanged
 	}
-	if !s.repo.has(sel.commit) {
+	if !s.repo.has(sel.commit) || keys != nil && s.opt.Verify.tag() && !s.repo.objects().has(sel.object) {
 		if l == nil {
 			if l, err = s.repo.list(ctx, nil); err != nil {
 				return sources.Snapshot{}, err
@@ -208,26 +237,33 @@ func (s *Source) fetch(ctx context.Context, have sources.Revision) (sources.Snap
 			return sources.Snapshot{}, err
 		}
 	}
-	objects := s.repo.objects()
-	c, err := objects.commit(sel.commit)
+	signatures, err := s.verify(keys, sel)
+	if errors.Is(err, ErrNotVerified) {
+		return s.lastGood(ctx, had, keys, err)
+	} else if err != nil {
+		return sources.Snapshot{}, err
+	}
+	if sel.commit == had && !broken {
+		s.judged = verdict{keys.Digest(), sel}
+		return sources.Snapshot{}, sources.ErrUnchanged
+	}
+	snapshot, err := s.selected(ctx, sel, signatures)
 	if err != nil {
 		return sources.Snapshot{}, err
 	}
-	tree, err := s.mount(ctx, objects, sel.commit, c)
-	if err != nil {
-		return sources.Snapshot{}, err
-	}
-	history := sources.First
 	if !had.IsZero() {
-		history = s.relation(ctx, l, had, sel)
+		snapshot.History = s.relation(ctx, l, had, sel)
 	}
-	s.last = sel
-	return sources.Snapshot{
-		Source: s.opt.Name, Revision: sources.Revision(sel.commit.String()), Ref: sel.ref,
-		Committed: c.committed, Author: c.author, Message: c.message,
-		Files: tree, History: history,
-		Changed: func(since sources.Revision) ([]string, bool) { return changed(tree, since) },
-	}, nil
+	s.last, s.judged = sel, verdict{keys.Digest(), sel}
+	s.noteGood(keys, sel)
+	return snapshot, nil
+}
+
+// selected is the snapshot of what is followed.
+func (s *Source) selected(ctx context.Context, sel selection, signatures []sources.Signature) (sources.Snapshot, error) {
+	snapshot, err := s.snapshot(ctx, s.repo.objects(), sel.commit)
+	snapshot.Ref, snapshot.Signatures, snapshot.History = sel.ref, signatures, sources.First
+	return snapshot, err
 }
 
 // selects says which commit is followed now. The listing is nil when the remote did not have to be asked.

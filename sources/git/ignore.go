@@ -2,6 +2,8 @@ package git
 
 import (
 	"bufio"
+	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +18,9 @@ const (
 		".github/\n.circleci/\n.travis.yml\n.gitlab-ci.yml\nappveyor.yml\n.drone.yml\ncloudbuild.yaml\n" +
 		"codeship-services.yml\ncodeship-steps.yml\n**/.goreleaser.yml\n**/.goreleaser.yaml\n**/.sops.yaml\n**/.flux.yaml\n"
 	ignoreFile = ".sourceignore"
+
+	maxPatterns = 1000   // of one file
+	maxLooked   = 20_000 // hidden directories of one snapshot that are looked into for something that is shown
 )
 
 // ignore decides what of a tree is shown, as Flux does: every file is matched by itself, the last pattern that
@@ -27,17 +32,25 @@ type ignore struct {
 	// read returns a directory's .sourceignore, nil when it has none.
 	read func(dir string) ([]byte, error)
 
-	mu   sync.Mutex
-	dirs map[string][]gitignore.Pattern // of .sourceignore files below the root
+	mu     sync.Mutex
+	dirs   map[string][]gitignore.Pattern // of .sourceignore files below the root
+	below  map[string]bool                // hidden directories, and whether something in them is shown
+	looked int
 }
 
 func newIgnore(options string, read func(dir string) ([]byte, error)) (*ignore, error) {
-	i := &ignore{read: read, dirs: map[string][]gitignore.Pattern{}, extra: parsePatterns([]byte(options), nil)}
+	i := &ignore{read: read, dirs: map[string][]gitignore.Pattern{}, below: map[string]bool{}, extra: parsePatterns([]byte(options), nil)}
+	if len(i.extra) > maxPatterns {
+		return nil, fmt.Errorf("there are %d patterns to ignore, more than %d", len(i.extra), maxPatterns)
+	}
 	data, err := read(".")
 	if err != nil {
 		return nil, err
 	}
-	own := parsePatterns(data, nil)
+	own, err := filePatterns(".", data)
+	if err != nil {
+		return nil, err
+	}
 	i.includes = strings.Contains("\n"+options, "\n!") || strings.Contains("\n"+string(data), "\n!")
 	i.patterns = parsePatterns([]byte(alwaysIgnored), nil)
 	if len(own)+len(i.extra) == 0 {
@@ -45,6 +58,19 @@ func newIgnore(options string, read func(dir string) ([]byte, error)) (*ignore, 
 	}
 	i.patterns = append(i.patterns, own...)
 	return i, nil
+}
+
+// filePatterns are the patterns of a directory's .sourceignore.
+func filePatterns(dir string, data []byte) ([]gitignore.Pattern, error) {
+	var domain []string
+	if dir != "." {
+		domain = strings.Split(dir, "/")
+	}
+	list := parsePatterns(data, domain)
+	if len(list) > maxPatterns {
+		return nil, fmt.Errorf("%s has %d patterns, more than %d: every file is held against all of them", path.Join(dir, ignoreFile), len(list), maxPatterns)
+	}
+	return list, nil
 }
 
 func parsePatterns(data []byte, domain []string) []gitignore.Pattern {
@@ -71,7 +97,9 @@ func (i *ignore) of(dir string) ([]gitignore.Pattern, error) {
 	if err != nil {
 		return nil, err
 	}
-	list = parsePatterns(data, strings.Split(dir, "/"))
+	if list, err = filePatterns(dir, data); err != nil {
+		return nil, err
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.dirs[dir] = list
@@ -121,13 +149,41 @@ func (i *ignore) shows(p string, isDir bool, list func(dir string) ([]entry, err
 	if !isDir || !i.includes {
 		return false, nil
 	}
-	entries, err := list(p)
+	return i.showsBelow(p, list)
+}
+
+// showsBelow reports whether anything in an ignored directory is shown. When more directories than maxLooked were
+// looked at, one of which it is not known counts as shown: what is in it is judged by itself.
+func (i *ignore) showsBelow(dir string, list func(dir string) ([]entry, error)) (shown bool, err error) {
+	i.mu.Lock()
+	known, ok := i.below[dir]
+	i.looked++
+	left := maxLooked - i.looked
+	i.mu.Unlock()
+	if ok || left < 0 {
+		return known || !ok, nil
+	}
+	defer func() {
+		if err == nil {
+			i.mu.Lock()
+			i.below[dir] = shown
+			i.mu.Unlock()
+		}
+	}()
+	entries, err := list(dir)
 	if err != nil {
 		return false, err
 	}
 	for _, e := range entries {
-		below := e.mode&modeType == modeTree
-		if ok, err := i.shows(p+"/"+e.name, below, list); err != nil || ok {
+		p, isDir := dir+"/"+e.name, e.mode&modeType == modeTree
+		m, err := i.match(strings.Split(p, "/"), isDir)
+		if err != nil || m != gitignore.Exclude {
+			return err == nil, err
+		}
+		if !isDir {
+			continue
+		}
+		if ok, err := i.showsBelow(p, list); err != nil || ok {
 			return ok, err
 		}
 	}

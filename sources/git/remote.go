@@ -80,7 +80,7 @@ func newHTTP(at location, a Auth) (*httpDialer, error) {
 		MaxIdleConnsPerHost: 1, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 15 * time.Second,
 	}
 	d := &httpDialer{
-		client: githttp.NewClient(&http.Client{Transport: t}), http: t,
+		client: githttp.NewClient(&http.Client{Transport: listings{t}}), http: t,
 		endpoint: transport.Endpoint{Protocol: at.scheme, Host: at.hostname(), Port: at.port(), Path: at.escapedPath()},
 	}
 	if at.query != "" {
@@ -93,6 +93,18 @@ func newHTTP(at location, a Auth) (*httpDialer, error) {
 		d.auth = &githttp.BasicAuth{Username: a.Username, Password: a.Password}
 	}
 	return d, nil
+}
+
+// listings bounds what a server may list.
+type listings struct{ http.RoundTripper }
+
+// RoundTrip sends a request.
+func (l listings) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := l.RoundTripper.RoundTrip(req)
+	if err == nil && req.Method == http.MethodGet {
+		res.Body = &bounded{res.Body, maxListing}
+	}
+	return res, err
 }
 
 func (d *httpDialer) dial(context.Context) (session, error) {

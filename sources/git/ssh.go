@@ -225,7 +225,7 @@ func (s *sshSession) start(path string) error {
 
 func (s *sshSession) list(context.Context) (*packp.AdvRefs, error) {
 	adv := packp.NewAdvRefs()
-	err := adv.Decode(s.out)
+	err := adv.Decode(&bounded{io.NopCloser(s.out), maxListing})
 	if errors.Is(err, packp.ErrEmptyAdvRefs) || err == nil && adv.IsEmpty() {
 		return nil, ErrEmptyRepository
 	}
@@ -241,6 +241,9 @@ func (s *sshSession) list(context.Context) (*packp.AdvRefs, error) {
 func (s *sshSession) failed(err error) error {
 	s.in.Close()
 	_ = s.run.Wait() // its exit code says nothing; all of standard error has come then
+	if errors.Is(err, ErrTooLarge) {
+		return err
+	}
 	said := s.said.String()
 	var line *pktline.ErrorLine
 	if errors.As(err, &line) {

@@ -24,19 +24,33 @@ const (
 	cacheTrees  = 20_000  // entries of trees kept parsed
 	maxObject   = 64 << 20
 	maxTagDepth = 8
+
+	maxTree    = 16 << 20 // bytes of one directory's list
+	maxCommit  = 1 << 20  // bytes of a commit
+	maxMessage = 16 << 10 // bytes of a message that are kept
+	maxPerson  = 256      // bytes of a name and address that are kept
 )
 
 // store reads objects. It checks every object against its name, so that a damaged file never becomes desired
 // state. It is safe for concurrent use.
 type store struct {
 	dirs []string // Git directories: the repository's and its alternates'
+	// under is where objects are that were not made here; nil for a store with directories.
+	under *store
 
 	mu       sync.Mutex
 	open     []*filesystem.Storage
 	trees    map[plumbing.Hash][]entry
 	entries  int
+	made     map[plumbing.Hash]madeObject
 	damage   bool
 	isClosed bool
+}
+
+// madeObject is an object that is nowhere but in memory.
+type madeObject struct {
+	kind plumbing.ObjectType
+	data []byte
 }
 
 // commit is what matters of a commit.
@@ -57,6 +71,7 @@ type entry struct {
 
 const (
 	modeTree   = 0o040000
+	modeFile   = 0o100000
 	modeExec   = 0o100755
 	modeLink   = 0o120000
 	modeModule = 0o160000
@@ -68,6 +83,28 @@ func openStore(gitDir string) *store {
 	s := &store{trees: map[plumbing.Hash][]entry{}}
 	s.addDir(gitDir, 0)
 	return s
+}
+
+// newOverlay returns a store that has all that another has, and what is made in it besides.
+func newOverlay(under *store) *store {
+	return &store{under: under, trees: map[plumbing.Hash][]entry{}, made: map[plumbing.Hash]madeObject{}}
+}
+
+// make adds an object to an overlay and returns its id.
+func (s *store) make(kind plumbing.ObjectType, data []byte) plumbing.Hash {
+	h := plumbing.ComputeHash(kind, data)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.made[h] = madeObject{kind, data}
+	return h
+}
+
+// madeHere returns an object of an overlay.
+func (s *store) madeHere(h plumbing.Hash) (madeObject, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, ok := s.made[h]
+	return o, ok
 }
 
 func (s *store) addDir(gitDir string, depth int) {
@@ -148,6 +185,10 @@ func (s *store) raw(h plumbing.Hash) (o plumbing.EncodedObject, err error) {
 
 // has reports whether there is an object of that name, without reading it.
 func (s *store) has(h plumbing.Hash) bool {
+	if s.under != nil {
+		_, ok := s.madeHere(h)
+		return ok || s.under.has(h)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, storage := range s.open {
@@ -161,6 +202,12 @@ func (s *store) has(h plumbing.Hash) bool {
 // read returns the type and content of an object. Objects that are not where they were, because the repository
 // was packed anew by someone else in the meantime, are looked for again.
 func (s *store) read(h plumbing.Hash) (plumbing.ObjectType, []byte, error) {
+	if s.under != nil {
+		if o, ok := s.madeHere(h); ok {
+			return o.kind, o.data, nil
+		}
+		return s.under.read(h)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.isClosed {
@@ -183,7 +230,12 @@ func (s *store) read(h plumbing.Hash) (plumbing.ObjectType, []byte, error) {
 
 var errTooLarge = fmt.Errorf("the file has more than %d MiB, which is not read", maxObject>>20)
 
-func (s *store) readOnce(h plumbing.Hash) (plumbing.ObjectType, []byte, error) {
+func (s *store) readOnce(h plumbing.Hash) (_ plumbing.ObjectType, _ []byte, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("read object %s: %v", h, r)
+		}
+	}()
 	o, err := s.raw(h)
 	if err != nil {
 		return 0, nil, err
@@ -195,7 +247,7 @@ func (s *store) readOnce(h plumbing.Hash) (plumbing.ObjectType, []byte, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	data, err := io.ReadAll(r)
+	data, err := io.ReadAll(io.LimitReader(r, maxObject+1))
 	if err = errors.Join(err, r.Close()); err != nil {
 		return 0, nil, err
 	}
@@ -224,6 +276,12 @@ func (s *store) sizeOnce(h plumbing.Hash) (n int64, err error) {
 
 // size is the number of bytes of an object; 0 if it cannot be read, which reading it then says.
 func (s *store) size(h plumbing.Hash) int64 {
+	if s.under != nil {
+		if o, ok := s.madeHere(h); ok {
+			return int64(len(o.data))
+		}
+		return s.under.size(h)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, err := s.sizeOnce(h)
@@ -253,8 +311,11 @@ func (s *store) tree(h plumbing.Hash) ([]entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t != plumbing.TreeObject {
+	switch {
+	case t != plumbing.TreeObject:
 		return nil, fmt.Errorf("object %s is a %s, not a tree", h, t)
+	case len(data) > maxTree:
+		return nil, fmt.Errorf("tree %s: the list of one directory has %d MiB, more than %d: spread the files over several", h, len(data)>>20, maxTree>>20)
 	}
 	list, err := parseTree(data)
 	if err != nil {
@@ -334,40 +395,58 @@ func (s *store) peel(h plumbing.Hash) (plumbing.Hash, error) {
 	return plumbing.ZeroHash, fmt.Errorf("tag %s points to tags only", h)
 }
 
+// parseCommit reads a commit as Git does: the tree and the parents count only where they belong, and of what is there
+// twice the first. Read otherwise, a commit would be something else here than for everybody who looks at it.
 func parseCommit(data []byte) (commit, error) {
 	var c commit
+	if len(data) > maxCommit {
+		return c, fmt.Errorf("the commit has %d KiB, more than %d", len(data)>>10, maxCommit>>10)
+	}
 	head, message, _ := strings.Cut(string(data), "\n\n")
-	for line := range strings.SplitSeq(head, "\n") {
-		key, value, _ := strings.Cut(line, " ")
-		switch key {
-		case "tree":
-			c.tree = hashOf(value)
-		case "parent":
-			c.parents = append(c.parents, hashOf(value))
-		case "author":
-			if c.author == "" {
-				c.author, _ = person(value)
-			}
-		case "committer":
-			if c.committed.IsZero() {
-				_, c.committed = person(value)
-			}
-		}
+	lines := strings.Split(head, "\n")
+	if id, ok := strings.CutPrefix(lines[0], "tree "); ok {
+		c.tree = hashOf(id)
 	}
 	if c.tree.IsZero() {
 		return commit{}, errors.New("commit is malformed: it has no tree")
 	}
-	c.message = strings.ToValidUTF8(strings.TrimRight(message, "\n"), "\uFFFD")
+	lines = lines[1:]
+	for len(lines) > 0 {
+		id, ok := strings.CutPrefix(lines[0], "parent ")
+		if !ok {
+			break
+		}
+		c.parents = append(c.parents, hashOf(id))
+		lines = lines[1:]
+	}
+	for _, line := range lines {
+		key, value, _ := strings.Cut(line, " ")
+		switch {
+		case key == "author" && c.author == "":
+			c.author, _ = person(value)
+		case key == "committer" && c.committed.IsZero():
+			_, c.committed = person(value)
+		}
+	}
+	c.message = strings.ToValidUTF8(strings.TrimRight(shortened(message, maxMessage), "\n"), "\uFFFD")
 	return c, nil
+}
+
+// shortened is the beginning of a text that is longer than most bytes.
+func shortened(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
 }
 
 // person splits "Name <address> seconds zone".
 func person(s string) (string, time.Time) {
 	end := strings.LastIndexByte(s, '>')
 	if end < 0 {
-		return strings.ToValidUTF8(s, "\uFFFD"), time.Time{}
+		return strings.ToValidUTF8(shortened(s, maxPerson), "\uFFFD"), time.Time{}
 	}
-	who := strings.ToValidUTF8(s[:end+1], "\uFFFD")
+	who := strings.ToValidUTF8(shortened(s[:end+1], maxPerson), "\uFFFD")
 	fields := strings.Fields(s[end+1:])
 	if len(fields) == 0 {
 		return who, time.Time{}

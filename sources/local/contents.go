@@ -1,11 +1,9 @@
 package local
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
 	"slices"
@@ -13,100 +11,155 @@ import (
 	"time"
 
 	"github.com/fairlead-dev/fairlead/sources"
+	"github.com/fairlead-dev/fairlead/sources/opened"
 )
 
-// contents is a directory as it was at one moment. It is never changed.
+// contents is a directory as it was at one moment. It is never changed: the next one shares with it what stayed.
 type contents struct {
 	revision sources.Revision
-	files    map[string]*file
-	dirs     map[string][]string // the names in a directory, sorted
-	links    int
-	scanned  time.Time
+	info     fs.FileInfo // of the directory itself
+	root     *directory
+}
+
+// directory is one directory with all below it.
+type directory struct {
+	entries []entry // sorted by name
+	// sum follows from every path, mode and content below, and from nothing else.
+	sum   sum
+	files int
+	bytes int64
+	links int
+}
+
+// entry is what a directory has under a name: a file, or a directory where that is nil.
+type entry struct {
+	name string
+	file *file
+	dir  *directory
+}
+
+// newDirectory sums entries up, which are in order.
+func newDirectory(entries []entry) *directory {
+	d := &directory{entries: entries}
+	h := sha256.New()
+	for _, e := range entries {
+		if e.file == nil {
+			fmt.Fprintf(h, "d %q %x\n", e.name, e.dir.sum)
+			d.files, d.bytes, d.links = d.files+e.dir.files, d.bytes+e.dir.bytes, d.links+e.dir.links
+			continue
+		}
+		fmt.Fprintf(h, "%o %q %x\n", uint32(e.file.mode), e.name, e.file.sum)
+		d.files, d.bytes = d.files+1, d.bytes+int64(len(e.file.data))
+		if e.link() {
+			d.links++
+		}
+	}
+	h.Sum(d.sum[:0])
+	return d
+}
+
+func (e entry) link() bool { return e.file != nil && e.file.mode&fs.ModeSymlink != 0 }
+
+// get returns what is under a name; the zero entry when nothing is, or the directory is nil.
+func (d *directory) get(name string) (entry, bool) {
+	if d == nil {
+		return entry{}, false
+	}
+	i, ok := slices.BinarySearchFunc(d.entries, name, func(e entry, name string) int { return strings.Compare(e.name, name) })
+	if !ok {
+		return entry{}, false
+	}
+	return d.entries[i], true
+}
+
+// differences adds to paths what differs between two directories, and what is below a directory that only one has.
+// Either may be nil.
+func differences(paths []string, prefix string, a, b *directory) []string {
+	if a != nil && b != nil && a.sum == b.sum {
+		return paths
+	}
+	var was, is []entry
+	if a != nil {
+		was = a.entries
+	}
+	if b != nil {
+		is = b.entries
+	}
+	for len(was)+len(is) > 0 {
+		var old, now entry
+		if len(is) == 0 || len(was) > 0 && was[0].name <= is[0].name {
+			old = was[0]
+		}
+		if len(was) == 0 || len(is) > 0 && is[0].name <= was[0].name {
+			now = is[0]
+		}
+		name := old.name
+		if old.name != "" {
+			was = was[1:]
+		}
+		if now.name != "" {
+			is, name = is[1:], now.name
+		}
+		if !old.same(now) {
+			paths = append(paths, prefix+name)
+		}
+		if old.dir != nil || now.dir != nil {
+			paths = differences(paths, prefix+name+"/", old.dir, now.dir)
+		}
+	}
+	return paths
+}
+
+// same reports whether two entries are the same file, or directories both.
+func (e entry) same(o entry) bool {
+	if e.file == nil || o.file == nil {
+		return e.file == nil && o.file == nil && (e.dir != nil) == (o.dir != nil)
+	}
+	return e.file.mode == o.file.mode && e.file.sum == o.file.sum
 }
 
 var (
 	_ fs.ReadDirFS  = (*contents)(nil)
 	_ fs.ReadFileFS = (*contents)(nil)
 	_ fs.StatFS     = (*contents)(nil)
+	_ fs.ReadLinkFS = (*contents)(nil)
 )
-
-func join(dir, base string) string {
-	if dir == "." {
-		return base
-	}
-	return dir + "/" + base
-}
-
-func (c *contents) add(name string) {
-	dir := path.Dir(name)
-	c.dirs[dir] = append(c.dirs[dir], path.Base(name))
-}
-
-func (c *contents) file(name string) *file {
-	if c == nil {
-		return nil
-	}
-	return c.files[name]
-}
-
-// digests are the digests of all paths, directories included.
-func (c *contents) digests() *digests {
-	d := &digests{revision: c.revision, files: make(map[string]sum, len(c.files)+len(c.dirs))}
-	for name, f := range c.files {
-		s := f.sum
-		if f.mode != 0o644 {
-			s = sha256.Sum256(fmt.Appendf(f.sum[:len(f.sum):len(f.sum)], "%o", uint32(f.mode)))
-		}
-		d.files[name] = s
-	}
-	for name := range c.dirs {
-		if name != "." {
-			d.files[name] = sum{}
-		}
-	}
-	return d
-}
 
 const maxLinks = 40
 
-// find follows links and returns the path that name means; the file is nil for a directory.
-func (c *contents) find(op, name string) (string, *file, error) {
-	fail := func(err error) (string, *file, error) {
-		return "", nil, &fs.PathError{Op: op, Path: name, Err: err}
-	}
+// find returns what is at a path. Links in the middle are followed; one at the end only when follow is set.
+func (c *contents) find(op, name string, follow bool) (entry, error) {
+	fail := func(err error) (entry, error) { return entry{}, &fs.PathError{Op: op, Path: name, Err: err} }
 	if !fs.ValidPath(name) {
 		return fail(fs.ErrInvalid)
 	}
 	at := name
 walk:
 	for range maxLinks {
-		if _, ok := c.dirs[at]; ok {
-			return at, nil, nil
-		}
-		if f, ok := c.files[at]; ok && f.mode.IsRegular() {
-			return at, f, nil
-		}
-		if c.links == 0 {
-			return fail(fs.ErrNotExist)
+		here := entry{name: ".", dir: c.root}
+		if at == "." {
+			return here, nil
 		}
 		parts := strings.Split(at, "/")
-		for i := range parts {
-			p := strings.Join(parts[:i+1], "/")
-			f := c.files[p]
-			if f == nil || f.mode&fs.ModeSymlink == 0 {
-				continue
+		for i, part := range parts {
+			next, ok := here.dir.get(part)
+			if !ok {
+				return fail(fs.ErrNotExist)
 			}
-			to := string(f.data)
-			if path.IsAbs(to) {
-				return fail(errOutside)
+			if next.link() && (follow || i < len(parts)-1) {
+				to := string(next.file.data)
+				if path.IsAbs(to) {
+					return fail(errOutside)
+				}
+				at = path.Join(append([]string{path.Join(parts[:i]...), to}, parts[i+1:]...)...)
+				if !fs.ValidPath(at) || at == ".." || strings.HasPrefix(at, "../") {
+					return fail(errOutside)
+				}
+				continue walk
 			}
-			at = path.Join(append([]string{path.Dir(p), to}, parts[i+1:]...)...)
-			if !fs.ValidPath(at) || at == ".." || strings.HasPrefix(at, "../") {
-				return fail(errOutside)
-			}
-			continue walk
+			here = next
 		}
-		return fail(fs.ErrNotExist)
+		return here, nil
 	}
 	return fail(fmt.Errorf("%w: too many symbolic links, or a loop of them", fs.ErrInvalid))
 }
@@ -115,60 +168,77 @@ var errOutside = fmt.Errorf("%w: the symbolic link leads out of the directory", 
 
 // Open opens a file or a directory.
 func (c *contents) Open(name string) (fs.File, error) {
-	at, f, err := c.find("open", name)
+	e, err := c.find("open", name, true)
 	if err != nil {
 		return nil, err
 	}
-	if f == nil {
-		return &openDir{info: c.info(name, nil), list: c.list(at)}, nil
+	info := fileInfo{path.Base(name), e.file}
+	if e.file == nil {
+		return opened.Dir(info, e.dir.list()), nil
 	}
-	return &openFile{info: c.info(name, f), Reader: bytes.NewReader(f.data)}, nil
+	return opened.File(info, e.file.data), nil
 }
 
 // ReadFile returns a file's content.
 func (c *contents) ReadFile(name string) ([]byte, error) {
-	_, f, err := c.find("read", name)
+	e, err := c.find("read", name, true)
 	if err != nil {
 		return nil, err
 	}
-	if f == nil {
+	if e.file == nil {
 		return nil, &fs.PathError{Op: "read", Path: name, Err: errors.New("is a directory")}
 	}
-	return slices.Clone(f.data), nil
+	return slices.Clone(e.file.data), nil
 }
 
 // Stat describes what is at a path, links followed.
 func (c *contents) Stat(name string) (fs.FileInfo, error) {
-	_, f, err := c.find("stat", name)
+	e, err := c.find("stat", name, true)
 	if err != nil {
 		return nil, err
 	}
-	return c.info(name, f), nil
+	return fileInfo{path.Base(name), e.file}, nil
+}
+
+// Lstat describes what is at a path, which is not followed when it is a link.
+func (c *contents) Lstat(name string) (fs.FileInfo, error) {
+	e, err := c.find("lstat", name, false)
+	if err != nil {
+		return nil, err
+	}
+	return fileInfo{path.Base(name), e.file}, nil
+}
+
+// ReadLink returns what a link says.
+func (c *contents) ReadLink(name string) (string, error) {
+	e, err := c.find("readlink", name, false)
+	if err != nil {
+		return "", err
+	}
+	if !e.link() {
+		return "", &fs.PathError{Op: "readlink", Path: name, Err: fs.ErrInvalid}
+	}
+	return string(e.file.data), nil
 }
 
 // ReadDir lists a directory, sorted by name. Links appear as links.
 func (c *contents) ReadDir(name string) ([]fs.DirEntry, error) {
-	at, f, err := c.find("readdir", name)
+	e, err := c.find("readdir", name, true)
 	if err != nil {
 		return nil, err
 	}
-	if f != nil {
+	if e.file != nil {
 		return nil, &fs.PathError{Op: "readdir", Path: name, Err: errors.New("is not a directory")}
 	}
-	return c.list(at), nil
+	return e.dir.list(), nil
 }
 
-func (c *contents) list(dir string) []fs.DirEntry {
-	list := make([]fs.DirEntry, 0, len(c.dirs[dir]))
-	for _, base := range c.dirs[dir] {
-		at := join(dir, base)
-		list = append(list, fs.FileInfoToDirEntry(c.info(at, c.files[at])))
+func (d *directory) list() []fs.DirEntry {
+	list := make([]fs.DirEntry, 0, len(d.entries))
+	for _, e := range d.entries {
+		list = append(list, fs.FileInfoToDirEntry(fileInfo{e.name, e.file}))
 	}
 	return list
-}
-
-func (c *contents) info(name string, f *file) fileInfo {
-	return fileInfo{name: path.Base(name), file: f}
 }
 
 type fileInfo struct {
@@ -202,39 +272,4 @@ func (i fileInfo) ModTime() time.Time {
 		return time.Time{}
 	}
 	return time.Unix(0, i.file.stat.mtime)
-}
-
-type openFile struct {
-	info fileInfo
-	*bytes.Reader
-}
-
-func (f *openFile) Stat() (fs.FileInfo, error) { return f.info, nil }
-func (f *openFile) Close() error               { return nil }
-
-type openDir struct {
-	info fileInfo
-	list []fs.DirEntry
-}
-
-func (d *openDir) Stat() (fs.FileInfo, error) { return d.info, nil }
-func (d *openDir) Close() error               { return nil }
-func (d *openDir) Read([]byte) (int, error) {
-	return 0, &fs.PathError{Op: "read", Path: d.info.name, Err: errors.New("is a directory")}
-}
-
-// ReadDir returns the next n entries, or all when n is not positive.
-func (d *openDir) ReadDir(n int) ([]fs.DirEntry, error) {
-	if n <= 0 {
-		list := d.list
-		d.list = nil
-		return list, nil
-	}
-	if len(d.list) == 0 {
-		return nil, io.EOF
-	}
-	n = min(n, len(d.list))
-	list := d.list[:n:n]
-	d.list = d.list[n:]
-	return list, nil
 }

@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,8 +33,9 @@ const (
 	MaxFiles = 50_000
 )
 
-// keepRevisions is how many earlier revisions Changed can compare with.
-const keepRevisions = 16
+// keepRevisions is how many earlier revisions Changed can compare with and Snapshot returns. Each holds in memory what it had and the next one
+// has not.
+const keepRevisions = 4
 
 // Source follows one directory. It is safe for concurrent use.
 type Source struct {
@@ -41,13 +44,11 @@ type Source struct {
 
 	mu   sync.Mutex
 	last *contents
-	old  []*digests // of earlier revisions, the newest last
-}
+	old  []*contents // earlier revisions and the last one, the newest last
 
-// digests are what a revision is made of.
-type digests struct {
-	revision sources.Revision
-	files    map[string]sum
+	// What the watch has told since the directory was last read; guarded by told.
+	told sync.Mutex
+	dirt *dirt // nil while nothing is watched, or something was missed
 }
 
 // New returns a source. It does not read the directory yet.
@@ -66,8 +67,10 @@ func New(o Options) (*Source, error) {
 func (s *Source) Fetch(ctx context.Context, have sources.Revision) (sources.Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c, err := scan(ctx, s.dir, s.last, time.Now())
+	dirty := s.dirty()
+	c, err := scan(ctx, s.dir, s.last, dirty, time.Now())
 	if err != nil {
+		s.missed()
 		return sources.Snapshot{}, fmt.Errorf("read directory %s: %w", s.dir, err)
 	}
 	s.last = c
@@ -75,17 +78,34 @@ func (s *Source) Fetch(ctx context.Context, have sources.Revision) (sources.Snap
 		return sources.Snapshot{}, sources.ErrUnchanged
 	}
 	if n := len(s.old); n == 0 || s.old[n-1].revision != c.revision {
-		s.old = append(slices.DeleteFunc(s.old, func(d *digests) bool { return d.revision == c.revision }), c.digests())
-		s.old = s.old[max(0, len(s.old)-keepRevisions):]
+		s.old = append(slices.DeleteFunc(s.old, func(o *contents) bool { return o.revision == c.revision }), c)
+		s.old = slices.Clone(s.old[max(0, len(s.old)-keepRevisions):])
 	}
-	history := sources.First
+	snapshot := s.snapshot(c)
 	if have != "" {
-		history = sources.FastForward
+		snapshot.History = sources.FastForward
 	}
+	return snapshot, nil
+}
+
+// Snapshot returns the directory as it was at one of the last revisions. They are in memory, so that none is known from
+// before this process.
+func (s *Source) Snapshot(_ context.Context, rev sources.Revision) (sources.Snapshot, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.old {
+		if c.revision == rev {
+			return s.snapshot(c), nil
+		}
+	}
+	return sources.Snapshot{}, fmt.Errorf("directory %s: %w: of a directory the last %d revisions are kept, for as long as the process lives", s.dir, sources.ErrGone, keepRevisions)
+}
+
+func (s *Source) snapshot(c *contents) sources.Snapshot {
 	return sources.Snapshot{
-		Source: s.opt.Name, Revision: c.revision, Files: c, History: history,
+		Source: s.opt.Name, Revision: c.revision, Files: c, History: sources.First,
 		Changed: func(since sources.Revision) ([]string, bool) { return s.changed(since, c) },
-	}, nil
+	}
 }
 
 // Close releases nothing: watching ends with its context.
@@ -93,8 +113,8 @@ func (s *Source) Close() error { return nil }
 
 func (s *Source) changed(since sources.Revision, now *contents) ([]string, bool) {
 	s.mu.Lock()
-	i := slices.IndexFunc(s.old, func(d *digests) bool { return d.revision == since })
-	var was *digests
+	i := slices.IndexFunc(s.old, func(c *contents) bool { return c.revision == since })
+	var was *contents
 	if i >= 0 {
 		was = s.old[i]
 	}
@@ -102,24 +122,57 @@ func (s *Source) changed(since sources.Revision, now *contents) ([]string, bool)
 	if was == nil {
 		return nil, false
 	}
-	is := now.digests()
 	// What links point to cannot be told from paths, so that with them everything may have changed.
-	if now.links > 0 && was.revision != is.revision {
+	if now.root.links > 0 && was.revision != now.revision {
 		return nil, false
 	}
-	var paths []string
-	for p, d := range is.files {
-		if before, ok := was.files[p]; !ok || before != d {
-			paths = append(paths, p)
-		}
-	}
-	for p := range was.files {
-		if _, ok := is.files[p]; !ok {
-			paths = append(paths, p)
-		}
-	}
+	paths := differences(nil, "", was.root, now.root)
 	slices.Sort(paths)
 	return paths, true
+}
+
+// dirty takes what has to be read again. That is everything when it was not a change that made somebody look: then
+// the watch is not relied on.
+func (s *Source) dirty() *dirt {
+	s.told.Lock()
+	defer s.told.Unlock()
+	d := s.dirt
+	if d == nil || !d.here && d.below == nil {
+		d = everything()
+	}
+	if s.dirt != nil {
+		s.dirt = &dirt{}
+	}
+	return d
+}
+
+// missed says that what was told no longer says what is dirty.
+func (s *Source) missed() {
+	s.told.Lock()
+	defer s.told.Unlock()
+	if s.dirt != nil {
+		s.dirt = everything()
+	}
+}
+
+// touched says that something at a path of the file system is no longer what it was. Only what a file holds can be
+// when replaced is false.
+func (s *Source) touched(root, at string, replaced bool) {
+	name, err := filepath.Rel(root, at)
+	if err != nil || name == ".." || strings.HasPrefix(name, ".."+string(filepath.Separator)) {
+		s.missed()
+		return
+	}
+	name = filepath.ToSlash(name)
+	s.told.Lock()
+	defer s.told.Unlock()
+	if s.dirt == nil {
+		return
+	}
+	s.dirt.at(path.Dir(name)).here = true
+	if replaced {
+		s.dirt.at(name).all = true
+	}
 }
 
 // Watch calls wake after each settled change until ctx ends. Changes count as settled 50 ms after the last one,
@@ -128,8 +181,10 @@ func (s *Source) changed(since sources.Revision, now *contents) ([]string, bool)
 func (s *Source) Watch(ctx context.Context, wake func()) error {
 	err := watch(ctx, []string{s.dir}, watching{
 		recursive: true, quiet: 50 * time.Millisecond, limit: 500 * time.Millisecond,
-		skip: func(name string) bool { return filepath.Base(name) == ".git" },
+		skip:  func(name string) bool { return filepath.Base(name) == ".git" },
+		began: func() { s.set(everything()) }, touched: s.touched, missed: s.missed,
 	}, wake)
+	s.set(nil)
 	if !exhausted(err) {
 		return err
 	}
@@ -138,6 +193,12 @@ func (s *Source) Watch(ctx context.Context, wake func()) error {
 			s.dir, err, pollInterval))
 	}
 	return s.poll(ctx, wake)
+}
+
+func (s *Source) set(d *dirt) {
+	s.told.Lock()
+	defer s.told.Unlock()
+	s.dirt = d
 }
 
 const pollInterval = 2 * time.Second

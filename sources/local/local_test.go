@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/fairlead-dev/fairlead/sources"
 )
@@ -165,24 +166,146 @@ func TestCache(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"a": "one"})
 	future := time.Now().Add(time.Hour)
-	c, err := scan(t.Context(), dir, nil, future)
-	if err != nil {
-		t.Fatal(err)
+	look := func(last *contents, now time.Time) (*contents, *file) {
+		t.Helper()
+		c, err := scan(t.Context(), dir, last, everything(), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, _ := c.root.get("a")
+		return c, a.file
 	}
-	again, err := scan(t.Context(), dir, c, future)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c.files["a"] != again.files["a"] {
+	c, first := look(nil, future)
+	if _, again := look(c, future); again != first {
 		t.Error("a file that did not change was read again")
 	}
-	racy, err := scan(t.Context(), dir, nil, time.Now())
+	c, racy := look(nil, time.Now())
+	later, again := look(c, future)
+	if again == racy {
+		t.Error("a file that was changed a moment before it was read was trusted")
+	}
+	if _, settled := look(later, future); settled != again {
+		t.Error("a file that was left alone since was read again")
+	}
+}
+
+// TestWhatIsDirtyIsReadAgain edits a directory at random and tells of it as the watch does: what is then taken over from
+// before and read again is what a fresh look sees.
+func TestWhatIsDirtyIsReadAgain(t *testing.T) {
+	paths := []string{"a", "b", "d/a", "d/b", "d/e/a", "f/a", "f/g/h/a", "d/e", "f/g"}
+	rapid.Check(t, func(rt *rapid.T) {
+		dir, err := os.MkdirTemp(t.TempDir(), "")
+		if err != nil {
+			rt.Fatal(err)
+		}
+		s, err := New(Options{Name: "s", Dir: dir})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		s.set(everything())
+		have := sources.Revision("")
+		for step := range rapid.IntRange(1, 6).Draw(rt, "steps") {
+			for range rapid.IntRange(0, 3).Draw(rt, "edits") {
+				name := rapid.SampledFrom(paths).Draw(rt, "path")
+				at := filepath.Join(dir, name)
+				if rapid.Bool().Draw(rt, "remove") {
+					if os.RemoveAll(at) == nil {
+						s.touched(dir, at, true)
+					}
+					continue
+				}
+				for made := filepath.Dir(at); made != dir; made = filepath.Dir(made) {
+					if info, err := os.Lstat(made); err != nil || !info.IsDir() {
+						s.touched(dir, made, true)
+					}
+				}
+				// What is in the way of a directory goes; a directory in the way of a file stays.
+				for _, above := range []string{"d", "d/e", "f", "f/g", "f/g/h"} {
+					if info, err := os.Lstat(filepath.Join(dir, above)); strings.HasPrefix(name, above+"/") && err == nil && !info.IsDir() {
+						_ = os.Remove(filepath.Join(dir, above))
+					}
+				}
+				_, missing := os.Lstat(at)
+				if os.MkdirAll(filepath.Dir(at), 0o755) == nil && os.WriteFile(at, fmt.Append(nil, step, rapid.IntRange(0, 1).Draw(rt, "content")), 0o644) == nil {
+					s.touched(dir, at, missing != nil)
+				}
+			}
+			fresh, err := scan(t.Context(), dir, nil, everything(), time.Now())
+			if err != nil {
+				rt.Fatal(err)
+			}
+			got, err := s.Fetch(t.Context(), have)
+			if fresh.revision == have && errors.Is(err, sources.ErrUnchanged) {
+				continue
+			}
+			if err != nil || got.Revision != fresh.revision {
+				rt.Fatalf("step %d: revision %s (%v), a fresh look sees %s", step, got.Revision, err, fresh.revision)
+			}
+			if have != "" {
+				// What is said to have changed is what differs.
+				changed, known := got.Changed(have)
+				old := s.old[len(s.old)-2]
+				if want := differing(old, got.Files); !known || !slices.Equal(changed, want) {
+					rt.Fatalf("step %d: changed %q (known: %t), want %q", step, changed, known, want)
+				}
+			}
+			have = got.Revision
+		}
+	})
+}
+
+// A link to a directory is set to another one while the first is watched.
+func TestALinkToAnotherDirectoryIsReadAsAWhole(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"one/a": "1", "one/d/b": "1", "two/a": "1", "two/d/b": "2"})
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink("one", link); err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Options{Name: "s", Dir: link})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := scan(t.Context(), dir, racy, time.Now()); err != nil || again.files["a"] == racy.files["a"] {
-		t.Errorf("a file that was changed a moment ago was trusted (%v)", err)
+	s.set(everything())
+	first := fetch(t, s, "")
+	if err := errors.Join(os.Remove(link), os.Symlink("two", link)); err != nil {
+		t.Fatal(err)
 	}
+	s.touched(filepath.Join(dir, "one"), filepath.Join(dir, "one", "a"), false)
+	want := map[string]string{"a": "1", "d/b": "2"}
+	if d := cmp.Diff(want, contentsOf(t, fetch(t, s, first.Revision).Files)); d != "" {
+		t.Error(d)
+	}
+}
+
+// differing compares two file systems path by path.
+func differing(a, b fs.FS) []string {
+	all := func(files fs.FS) map[string]string {
+		out := map[string]string{}
+		_ = fs.WalkDir(files, ".", func(at string, d fs.DirEntry, _ error) error {
+			out[at] = "directory"
+			if !d.IsDir() {
+				data, err := fs.ReadFile(files, at)
+				out[at] = fmt.Sprint("file ", string(data), err)
+			}
+			return nil
+		})
+		return out
+	}
+	was, is := all(a), all(b)
+	var out []string
+	for p, s := range was {
+		if is[p] != s {
+			out = append(out, p)
+		}
+	}
+	for p := range is {
+		if _, had := was[p]; !had {
+			out = append(out, p)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 func TestLinksAndOddFiles(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -27,6 +27,7 @@ type file struct {
 	data []byte      // the target of a link
 	sum  sum
 	stat stat
+	read time.Time // before stat was asked
 }
 
 // stat tells whether a file is still the one that was read.
@@ -54,78 +55,158 @@ func (s stat) settled(at time.Time) bool {
 	return max(s.mtime, s.ctime) < at.Add(-racy).UnixNano()
 }
 
-// scan reads a directory. Files that are as they were in last are not read again.
-func scan(ctx context.Context, dir string, last *contents, now time.Time) (*contents, error) {
+// dirt says which directories may no longer be what they were seen to be; a nil one says that none is. all is the
+// directory with everything below it, here what it lists and the files in it.
+type dirt struct {
+	here, all bool
+	below     map[string]*dirt
+}
+
+// everything is the dirt of a directory of which nothing is known.
+func everything() *dirt { return &dirt{all: true} }
+
+// of returns the dirt of a directory in this one.
+func (d *dirt) of(name string) *dirt {
+	if d == nil || d.all {
+		return d
+	}
+	return d.below[name]
+}
+
+// at returns the dirt of the directory at a path, to be added to.
+func (d *dirt) at(path string) *dirt {
+	if path == "." {
+		return d
+	}
+	for part := range strings.SplitSeq(path, "/") {
+		next := d.below[part]
+		if next == nil {
+			next = &dirt{}
+			if d.below == nil {
+				d.below = map[string]*dirt{}
+			}
+			d.below[part] = next
+		}
+		d = next
+	}
+	return d
+}
+
+// scanner reads a directory.
+type scanner struct {
+	ctx   context.Context
+	now   time.Time
+	files int   // that were looked at
+	bytes int64 // that were read
+}
+
+// scan reads a directory. Of what is not dirty it takes over what last has, and it does not read files again that are as
+// they were in last.
+func scan(ctx context.Context, dir string, last *contents, d *dirt, now time.Time) (*contents, error) {
 	root, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return nil, describe(err)
 	}
-	c := &contents{files: map[string]*file{}, dirs: map[string][]string{".": nil}, scanned: now}
-	total := int64(0)
-	err = filepath.WalkDir(root, func(at string, d fs.DirEntry, err error) error {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if at == root {
-			if err == nil && !d.IsDir() {
-				err = errors.New("is not a directory")
-			}
-			return err
-		}
-		rel, relErr := filepath.Rel(root, at)
-		if relErr != nil {
-			return relErr
-		}
-		name := filepath.ToSlash(rel)
-		if err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil // removed while the directory was being read
-			}
-			return err
-		}
-		if d.Name() == ".git" {
-			if d.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		if !fs.ValidPath(name) || strings.ContainsRune(name, '\\') {
-			return nil
-		}
-		switch {
-		case d.IsDir():
-			c.dirs[name] = nil
-			c.add(name)
-			return nil
-		case !d.Type().IsRegular() && d.Type() != fs.ModeSymlink:
-			return nil // sockets, devices and pipes
-		}
-		f, err := readFile(at, last.file(name), last, MaxBytes-total)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		total += int64(len(f.data))
-		if len(c.files) >= MaxFiles {
-			return fmt.Errorf("there are more than %d files: give a smaller directory", MaxFiles)
-		}
-		if f.mode&fs.ModeSymlink != 0 {
-			c.links++
-		}
-		c.files[name] = f
-		c.add(name)
-		return nil
-	})
+	info, err := os.Stat(root)
 	if err != nil {
 		return nil, describe(err)
 	}
-	for _, list := range c.dirs {
-		slices.Sort(list)
+	if !info.IsDir() {
+		return nil, errors.New("is not a directory")
 	}
-	c.revision = c.digest()
+	var was *directory
+	if last != nil {
+		was = last.root
+	}
+	if last == nil || !os.SameFile(last.info, info) {
+		d = everything() // a link to the directory may be to another one now
+	}
+	s := scanner{ctx: ctx, now: now}
+	c := &contents{info: info}
+	if c.root, err = s.directory(root, ".", was, d); err != nil {
+		return nil, describe(err)
+	}
+	switch {
+	case c.root.bytes > MaxBytes:
+		return nil, errTooLarge
+	case c.root.files > MaxFiles:
+		return nil, errTooMany
+	}
+	c.revision = sources.Revision(hex.EncodeToString(c.root.sum[:]))
 	return c, nil
+}
+
+// has reports whether all that is dirty are directories that were seen.
+func (d *directory) has(below map[string]*dirt) bool {
+	for base := range below {
+		if e, ok := d.get(base); !ok || e.dir == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// directory reads the directory at a path, which is name in the source.
+func (s *scanner) directory(at, name string, was *directory, d *dirt) (*directory, error) {
+	if was != nil && d == nil {
+		return was, nil
+	}
+	if err := s.ctx.Err(); err != nil {
+		return nil, err
+	}
+	var entries []entry
+	add := func(e entry, err error) error {
+		if err == nil {
+			entries = append(entries, e)
+		} else if errors.Is(err, fs.ErrNotExist) {
+			return nil // removed while the directory was being read
+		}
+		return err
+	}
+	below := func(base string, was *directory) error {
+		sub, err := s.directory(filepath.Join(at, base), path.Join(name, base), was, d.of(base))
+		return add(entry{name: base, dir: sub}, err)
+	}
+	if was != nil && !d.here && !d.all && was.has(d.below) {
+		entries = make([]entry, 0, len(was.entries))
+		for _, e := range was.entries {
+			if e.file != nil {
+				entries = append(entries, e)
+			} else if err := below(e.name, e.dir); err != nil {
+				return nil, err
+			}
+		}
+		return newDirectory(entries), nil
+	}
+	list, err := os.ReadDir(at)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range list {
+		base := e.Name()
+		if base == ".git" || !fs.ValidPath(base) || strings.ContainsRune(base, '\\') {
+			continue
+		}
+		had, _ := was.get(base)
+		switch {
+		case e.IsDir():
+			if err := below(base, had.dir); err != nil {
+				return nil, err
+			}
+		case e.Type().IsRegular() || e.Type() == fs.ModeSymlink: // no sockets, devices and pipes
+			if s.files++; s.files > MaxFiles {
+				return nil, errTooMany
+			}
+			f, err := readFile(filepath.Join(at, base), had.file, s.now, MaxBytes-s.bytes)
+			if err := add(entry{name: base, file: f}, err); err != nil {
+				return nil, fmt.Errorf("%s: %w", path.Join(name, base), err)
+			}
+			if f != nil && f != had.file {
+				s.bytes += int64(len(f.data))
+			}
+		}
+	}
+	return newDirectory(entries), nil
 }
 
 func describe(err error) error {
@@ -137,8 +218,10 @@ func describe(err error) error {
 
 var errTooLarge = fmt.Errorf("the files have more than %d MiB together: give a smaller directory, or keep large files elsewhere", MaxBytes>>20)
 
+var errTooMany = fmt.Errorf("there are more than %d files: give a smaller directory", MaxFiles)
+
 // readFile reads one file, or takes it from before. A file that changes while it is read is read again.
-func readFile(at string, was *file, last *contents, room int64) (*file, error) {
+func readFile(at string, was *file, now time.Time, room int64) (*file, error) {
 	var f *file
 	for range 3 {
 		info, err := os.Lstat(at)
@@ -146,16 +229,13 @@ func readFile(at string, was *file, last *contents, room int64) (*file, error) {
 			return nil, err
 		}
 		st := statOf(info)
-		if was != nil && was.stat == st && st.settled(last.scanned) {
-			if int64(len(was.data)) > room {
-				return nil, errTooLarge
-			}
+		if was != nil && was.stat == st && st.settled(was.read) {
 			return was, nil
 		}
 		if info.Mode().IsRegular() && info.Size() > room {
 			return nil, errTooLarge
 		}
-		f = &file{stat: st}
+		f = &file{stat: st, read: now}
 		switch {
 		case info.Mode()&fs.ModeSymlink != 0:
 			to, err := os.Readlink(at)
@@ -200,26 +280,6 @@ func readAll(at string, room int64) ([]byte, error) {
 		err = errTooLarge
 	}
 	return data, err
-}
-
-// digest is the revision: of every path its kind, mode and content, and nothing else.
-func (c *contents) digest() sources.Revision {
-	h := sha256.New()
-	var walk func(dir string)
-	walk = func(dir string) {
-		for _, base := range c.dirs[dir] {
-			name := join(dir, base)
-			f := c.files[name]
-			if f == nil {
-				fmt.Fprintf(h, "d %q\n", name)
-				walk(name)
-				continue
-			}
-			fmt.Fprintf(h, "%o %q %x\n", uint32(f.mode), name, f.sum)
-		}
-	}
-	walk(".")
-	return sources.Revision(hex.EncodeToString(h.Sum(nil)))
 }
 
 // fingerprint is cheap: it looks at what stat says only.

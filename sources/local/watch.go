@@ -20,6 +20,11 @@ type watching struct {
 	quiet, limit time.Duration
 	// skip leaves out files and directories.
 	skip func(name string) bool
+	// began is called when everything is watched, touched for a path below a root that changed, after what is new there is
+	// watched as well, and missed when changes were lost. All three may be nil.
+	began   func()
+	touched func(root, at string, replaced bool)
+	missed  func()
 }
 
 // WatchDirs calls wake after changes in any of the directories and what is below them, until ctx ends. Changes of
@@ -39,6 +44,7 @@ func watch(ctx context.Context, roots []string, how watching, wake func()) error
 		return fmt.Errorf("watch directory: %w", err)
 	}
 	defer w.Close()
+	var reals []string
 	for _, root := range roots {
 		real, err := filepath.EvalSymlinks(root)
 		if err != nil {
@@ -47,6 +53,10 @@ func watch(ctx context.Context, roots []string, how watching, wake func()) error
 		if err := add(w, real, how); err != nil {
 			return fmt.Errorf("watch directory %s: %w", root, err)
 		}
+		reals = append(reals, real)
+	}
+	if how.began != nil {
+		how.began()
 	}
 	// What changed before the watches were set is nobody's event.
 	wake()
@@ -92,12 +102,20 @@ func watch(ctx context.Context, roots []string, how watching, wake func()) error
 					}
 				}
 			}
+			if how.touched != nil {
+				for _, real := range reals {
+					how.touched(real, e.Name, e.Op&^fsnotify.Write != 0)
+				}
+			}
 			changed()
 		case err := <-w.Errors:
 			if !errors.Is(err, fsnotify.ErrEventOverflow) {
 				return fmt.Errorf("watch directory: %w", err)
 			}
 			// Events were lost, those of new directories perhaps.
+			if how.missed != nil {
+				how.missed()
+			}
 			for _, root := range roots {
 				if err := add(w, root, how); exhausted(err) {
 					return fmt.Errorf("watch directory %s: %w", root, err)

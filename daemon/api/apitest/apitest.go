@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/fairlead-dev/fairlead/daemon/api"
+	"github.com/fairlead-dev/fairlead/plan"
 	"github.com/fairlead-dev/fairlead/render/object"
 )
 
@@ -20,10 +21,14 @@ type State struct {
 	Sources      []api.Source      `json:"sources"`
 	Objects      []api.Object      `json:"objects"`
 	Pods         []api.Pod         `json:"pods"`
+	Services     []api.Service     `json:"services"`
 	Events       []api.Event       `json:"events"`
 	Plan         api.PlanResult    `json:"plan"`
 	Apply        api.ApplyResult   `json:"apply"`
 	Down         api.DownResult    `json:"down"`
+	Preview      api.Preview       `json:"preview"`
+	Approve      api.ApproveResult `json:"approve"`
+	Images       api.Images        `json:"images"`
 	// Progress is reported by Plan, Apply and Down.
 	Progress []api.Event `json:"progress"`
 	// Logs maps namespace/pod/container to its log; a container ending in "!" is the previous instance.
@@ -139,6 +144,19 @@ func (b *Backend) Pods(ctx context.Context, q api.Query) ([]api.Pod, error) {
 	return slices.DeleteFunc(slices.Clone(s.Pods), func(p api.Pod) bool { return !m.Pod(p) }), nil
 }
 
+// Services implements api.Backend.
+func (b *Backend) Services(ctx context.Context, q api.Query) ([]api.Service, error) {
+	s, _, err := b.begin("Services", q)
+	if err != nil {
+		return nil, err
+	}
+	m, err := q.Matcher()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(s.Services), func(v api.Service) bool { return !m.Service(v) }), nil
+}
+
 // Describe implements api.Backend.
 func (b *Backend) Describe(ctx context.Context, ref object.Ref) (api.Description, error) {
 	s, _, err := b.begin("Describe", ref)
@@ -163,6 +181,12 @@ func (b *Backend) Describe(ctx context.Context, ref object.Ref) (api.Description
 	for i, o := range s.Objects {
 		if o.Ref == ref {
 			d.Object = &s.Objects[i]
+			return d, nil
+		}
+	}
+	for i, v := range s.Services {
+		if v.Ref == ref {
+			d.Service = &s.Services[i]
 			return d, nil
 		}
 	}
@@ -306,6 +330,15 @@ func (b *Backend) Plan(ctx context.Context, r api.PlanRequest, on func(api.Event
 	return s.Plan, nil
 }
 
+// Preview implements api.Backend.
+func (b *Backend) Preview(_ context.Context, r api.PreviewRequest) (api.Preview, error) {
+	s, _, err := b.begin("Preview", r)
+	if err != nil {
+		return api.Preview{}, err
+	}
+	return s.Preview, nil
+}
+
 // Apply implements api.Backend. With r.Expect it compares them with the state's plan.
 func (b *Backend) Apply(ctx context.Context, r api.ApplyRequest, on func(api.Event)) (api.ApplyResult, error) {
 	s, err := b.progress(ctx, "Apply", r, on)
@@ -322,6 +355,50 @@ func (b *Backend) Apply(ctx context.Context, r api.ApplyRequest, on func(api.Eve
 func (b *Backend) Reconcile(ctx context.Context, applications []string) error {
 	_, _, err := b.begin("Reconcile", applications)
 	return err
+}
+
+// Suspend implements api.Backend: it answers with what it was asked.
+func (b *Backend) Suspend(ctx context.Context, r api.SuspendRequest) (api.SuspendResult, error) {
+	_, _, err := b.begin("Suspend", r)
+	return api.SuspendResult{Application: r.Application, Object: r.Object, Suspension: plan.Suspension{Until: r.Until, Reason: r.Reason, By: "jane"}}, err
+}
+
+// Resume implements api.Backend: it answers with what it was asked.
+func (b *Backend) Resume(ctx context.Context, r api.ResumeRequest) (api.SuspendResult, error) {
+	_, _, err := b.begin("Resume", r)
+	return api.SuspendResult{Application: r.Application, Object: r.Object, Suspension: plan.Suspension{By: "jane"}}, err
+}
+
+// Images implements api.Backend.
+func (b *Backend) Images(context.Context) (api.Images, error) {
+	s, _, err := b.begin("Images", nil)
+	return s.Images, err
+}
+
+// TestNotification implements api.Backend: the state's channels take everything.
+func (b *Backend) TestNotification(ctx context.Context, r api.NotificationTest) (api.NotificationTest, error) {
+	s, _, err := b.begin("TestNotification", r)
+	if err != nil {
+		return r, err
+	}
+	for _, c := range s.Status.Notifications {
+		if c.Name == r.Channel {
+			return api.NotificationTest{Channel: c.Name, Kind: c.Kind}, nil
+		}
+	}
+	return r, fmt.Errorf("%w: there is no channel %s", api.ErrNotFound, r.Channel)
+}
+
+// Approve implements api.Backend: it answers with the state's result, and with ErrMoved for another digest.
+func (b *Backend) Approve(ctx context.Context, r api.ApproveRequest) (api.ApproveResult, error) {
+	s, _, err := b.begin("Approve", r)
+	if err != nil {
+		return api.ApproveResult{}, err
+	}
+	if r.Digest != s.Approve.Approved.Digest {
+		return api.ApproveResult{}, fmt.Errorf("%w: %s is not what waits for an approval", api.ErrMoved, r.Digest)
+	}
+	return s.Approve, nil
 }
 
 // Down implements api.Backend.

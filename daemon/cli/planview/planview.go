@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/fairlead-dev/fairlead/daemon/api"
@@ -81,7 +82,11 @@ func redact(ref object.Ref, f plan.FieldChange) plan.FieldChange {
 // begins with "No changes.".
 func Text(w io.Writer, r api.PlanResult, o Options) error {
 	r = Redacted(r)
-	v := &view{w: bufio.NewWriter(w), color: o.Color, nodes: nodes(r)}
+	v := newView(w, o)
+	v.nodes = nodes(r)
+	if r.Compared {
+		v.printf("%s\n\n", v.paint(Dim, "Git against Git: what runs was not looked at."))
+	}
 	v.legend(r)
 	failed := 0
 	for _, a := range r.Applications {
@@ -105,6 +110,8 @@ type view struct {
 	color bool
 	nodes int
 }
+
+func newView(w io.Writer, o Options) *view { return &view{w: bufio.NewWriter(w), color: o.Color} }
 
 func (v *view) printf(format string, args ...any) { fmt.Fprintf(v.w, format, args...) }
 
@@ -161,6 +168,8 @@ func symbolOf(a plan.Action) symbol {
 		return symbol{"-/+", Yellow, "replace", "must be replaced"}
 	case plan.ActionDelete:
 		return symbol{"-", Red, "destroy", "will be destroyed"}
+	case plan.ActionMove:
+		return symbol{">", Cyan, "take over, as it runs", "will be taken over"}
 	case plan.ActionNone:
 	}
 	return symbol{"•", "", "leave", "stays as it is"}
@@ -180,7 +189,7 @@ func (v *view) legend(r api.PlanResult) {
 		}
 	}
 	var parts []string
-	for _, a := range []plan.Action{plan.ActionCreate, plan.ActionUpdate, plan.ActionStartFirst, plan.ActionDelete} {
+	for _, a := range []plan.Action{plan.ActionCreate, plan.ActionUpdate, plan.ActionStartFirst, plan.ActionDelete, plan.ActionMove} {
 		if s := symbolOf(a); used[s.text] {
 			parts = append(parts, v.paint(s.color, s.text)+" "+s.words)
 		}
@@ -201,14 +210,29 @@ func (v *view) application(a api.ApplicationPlan) {
 	if s := revisions(a.From, a.To); s != "" {
 		v.printf("  revision  %s\n", s)
 	}
+	if s := a.To.Signed(); s != "" {
+		v.printf("  signed    %s\n", Clean(s))
+	}
+	v.failure(a)
 	v.printf("\n")
 	if a.Error != nil {
 		v.printf("  %s %s\n\n", v.paint(Red, "Error:"), indented(a.Error.Message, "    "))
 	}
-	v.drift(a.Plan.Drift)
-	for _, c := range a.Plan.Changes {
-		v.change(c)
+	v.drift(a)
+	v.suspended(a)
+	v.leaving(a)
+	// What comes first is shown first.
+	changes := slices.Clone(a.Plan.Changes)
+	slices.SortStableFunc(changes, func(x, y plan.Change) int { return plan.CompareStages(x.Stage, y.Stage) })
+	for i, c := range changes {
+		if c.Wait != 0 && (i == 0 || changes[i-1].Wait != c.Wait) {
+			v.wait(a.Plan, c.Wait)
+		} else if i > 0 && c.Wait == 0 && changes[i-1].Stage != c.Stage {
+			v.printf("  %s\n\n", v.paint(Bold, Clean(c.Stage.String())))
+		}
+		v.change(c, a.Plan.Services)
 	}
+	v.services(a.Plan)
 	if len(a.Plan.Diags) > 0 {
 		v.diags(a.Plan.Diags)
 	}
@@ -221,14 +245,43 @@ func (v *view) application(a api.ApplicationPlan) {
 	}
 }
 
+// failure says that the newest revision failed, and what is done about it.
+func (v *view) failure(a api.ApplicationPlan) {
+	f := a.Failure
+	if f == nil {
+		return
+	}
+	why := indented(f.Reason+": "+f.Message, "              ")
+	switch back, failed := shortOf(f.Back), shortOf(f.Revision); {
+	case f.BackReason != "":
+		v.printf("  %s revision %s failed, and going back to %s failed too: %s\n", v.paint(Red, "failed   "), failed, back, indented(f.BackReason+": "+f.BackMessage, "              "))
+		v.printf("            %s\n", why)
+	case f.Back.ID != "":
+		v.printf("  %s to %s because revision %s failed: %s\n", v.paint(Yellow, "rolls back"), back, failed, why)
+	default:
+		v.printf("  %s revision %s failed and is not tried again until Git or its declaration moves: %s\n", v.paint(Red, "failed   "), failed, why)
+		v.printf("            what follows is what `fairlead apply %s` would try\n", Clean(a.Name))
+	}
+}
+
+// shortOf is a revision as people read it.
+func shortOf(r api.Revision) string {
+	if r.Short != "" {
+		return Clean(r.Short)
+	}
+	return Clean(r.ID)
+}
+
+// wait says what everything below waits for.
+func (v *view) wait(p plan.Plan, id plan.StepID) {
+	if i := slices.IndexFunc(p.Steps, func(s plan.Step) bool { return s.ID == id }); i >= 0 {
+		v.printf("  %s\n\n", v.paint(Bold, "… "+Clean(p.Steps[i].Cause)))
+	}
+}
+
 // revisions says where a plan goes from and to.
 func revisions(from, to api.Revision) string {
-	name := func(r api.Revision) string {
-		if r.Short != "" {
-			return Clean(r.Short)
-		}
-		return Clean(r.ID)
-	}
+	name := shortOf
 	var s string
 	switch {
 	case to.ID == "" && from.ID == "":
@@ -251,24 +304,86 @@ func revisions(from, to api.Revision) string {
 	return s
 }
 
-func (v *view) drift(drift []plan.Drift) {
-	if len(drift) == 0 {
+func (v *view) drift(a api.ApplicationPlan) {
+	if len(a.Plan.Drift) == 0 {
 		return
 	}
 	v.printf("  %s\n", v.paint(Bold, "Changed outside of Git"))
-	for _, d := range drift {
+	for _, d := range a.Plan.Drift {
 		v.printf("  %s %s: %s", v.paint(Yellow, "!"), Clean(d.Ref.String()), Clean(d.Message))
+		if d.By != "" {
+			v.printf(" (%s)", d.By.Words())
+		}
 		if d.Healed != "" {
 			v.printf(" → %s", Clean(d.Healed))
 		} else {
 			v.printf(" %s", v.paint(Dim, "(left as it is)"))
 		}
 		v.printf("\n")
+		if where, rule := IgnoreRule(a.Declaration, d); rule != "" {
+			v.printf("      %s\n        %s\n", v.paint(Dim, "to leave it alone, add to "+Clean(where)+":"), Clean(rule))
+		}
 	}
 	v.printf("\n")
 }
 
-func (v *view) change(c plan.Change) {
+// IgnoreRule returns the rule that has a difference left alone, as one line of YAML, and where it is to be added, in the
+// form of what declares the application; both are empty when there is none.
+func IgnoreRule(declaration object.Ref, d plan.Drift) (where, rule string) {
+	if d.Pointer == "" {
+		return "", ""
+	}
+	target := fmt.Sprintf("kind: %s, namespace: %s, name: %s", d.Target.Kind, d.Target.Namespace, d.Target.Name)
+	if d.Target.Group != "" {
+		target = "group: " + d.Target.Group + ", " + target
+	}
+	switch declaration.Kind {
+	case "Kustomization":
+		return "spec.ignore of " + declaration.String(), fmt.Sprintf("- {paths: [%s], target: {%s}}", d.Pointer, target)
+	case "Application":
+		return "spec.ignoreDifferences of " + declaration.String(), fmt.Sprintf("- {%s, jsonPointers: [%s]}", target, d.Pointer)
+	}
+	return "", ""
+}
+
+// suspended shows what is left as it is, until when, by whom and why.
+func (v *view) suspended(a api.ApplicationPlan) {
+	if a.Suspension != nil {
+		v.printf("  %s\n\n", v.paint(Yellow, "Suspended "+Clean(a.Suspension.String())+". Nothing of this plan is carried out."))
+	}
+	if len(a.Plan.Suspended) == 0 {
+		return
+	}
+	v.printf("  %s\n", v.paint(Bold, "Suspended, and left as it is"))
+	for _, s := range a.Plan.Suspended {
+		v.printf("  %s %s %s", v.paint(Yellow, "="), Clean(s.Ref.String()), Clean(s.Suspension.String()))
+		if s.Held != "" {
+			v.printf(" %s", v.paint(Dim, "(held back: "+Clean(s.Held)+")"))
+		}
+		v.printf("\n")
+	}
+	v.printf("\n")
+}
+
+// leaving shows what other applications take over.
+func (v *view) leaving(a api.ApplicationPlan) {
+	began := false
+	for _, m := range a.Plan.Moves {
+		if m.From != a.Name {
+			continue // what comes is among the changes
+		}
+		if !began {
+			v.printf("  %s\n", v.paint(Bold, "Moves to other applications, and runs on"))
+			began = true
+		}
+		v.printf("  %s %s: from %s to %s\n", v.paint(Cyan, ">"), Clean(m.Ref.String()), Clean(m.From), Clean(m.To))
+	}
+	if began {
+		v.printf("\n")
+	}
+}
+
+func (v *view) change(c plan.Change, services []plan.ServiceChange) {
 	s := symbolOf(c.Action)
 	will := s.will
 	if c.Action == plan.ActionNone && len(c.Pods) > 0 {
@@ -287,6 +402,9 @@ func (v *view) change(c plan.Change) {
 	}
 	if c.Unchanged > 0 && c.Action != plan.ActionCreate {
 		v.printf("      %s\n", v.paint(Dim, fmt.Sprintf("(%s)", plural(c.Unchanged, "unchanged field"))))
+	}
+	if i := slices.IndexFunc(services, func(s plan.ServiceChange) bool { return s.Ref == c.Ref }); i >= 0 {
+		v.service(services[i])
 	}
 	for _, p := range c.Pods {
 		v.pod(p)
@@ -308,6 +426,8 @@ func (v *view) pod(p plan.PodChange) {
 		words = "replace, stop-first (no downtime)"
 	case plan.ActionDelete:
 		words = "delete"
+	case plan.ActionMove:
+		words = "runs on"
 	case plan.ActionCreate, plan.ActionUpdate, plan.ActionNone:
 	}
 	if p.Downtime {
@@ -347,8 +467,12 @@ func (v *view) summary(r api.PlanResult, failed int) {
 	switch {
 	case r.Pending() || failed > 0:
 		v.printf("Plan: %d to add, %d to change, %d to destroy.\n", c.Add, c.Change, c.Destroy)
+	case r.Compared:
+		v.printf("No changes. Both revisions say the same.\n")
 	case drifted(r):
 		v.printf("No changes. What was changed outside of Git is left as it is.\n")
+	case slices.ContainsFunc(r.Applications, func(a api.ApplicationPlan) bool { return a.Failure != nil }):
+		v.printf("No changes. What runs is not what Git says: the newest revision failed.\n")
 	default:
 		v.printf("No changes. What runs is what Git says.\n")
 	}

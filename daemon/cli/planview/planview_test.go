@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/fairlead-dev/fairlead/daemon/api"
 	"github.com/fairlead-dev/fairlead/plan"
@@ -39,7 +40,57 @@ func one(p plan.Plan) api.PlanResult {
 	}}
 }
 
+// failing is one plan of an application whose newest revision failed.
+func failing(p plan.Plan, f api.Failure) api.PlanResult {
+	r := one(p)
+	a := &r.Applications[0]
+	f.Revision, f.At, f.Reason = to, r.Created, "ProgressDeadlineExceeded"
+	f.Message = "Deployment shop/web: no progress for 1m0s\nlast log lines of pod web-1:\nno database"
+	if a.Failure = &f; f.Back.ID != "" {
+		a.To = f.Back
+	}
+	return r
+}
+
 var cases = map[string]api.PlanResult{
+	"failed": failing(plan.Plan{Unchanged: 2, Changes: []plan.Change{
+		{Ref: ref("apps", "Deployment", "web"), Action: plan.ActionUpdate, Cause: "changed in the source", Origin: object.Origin{Path: "web.yaml", Line: 3}},
+	}}, api.Failure{}),
+	"rolls-back": failing(plan.Plan{Unchanged: 2, Changes: []plan.Change{
+		{Ref: ref("", "ConfigMap", "new"), Action: plan.ActionDelete, Cause: "gone from the source"},
+	}}, api.Failure{Back: from}),
+	"rolled-back":     failing(plan.Plan{Unchanged: 3}, api.Failure{Back: from, BackAt: time.Date(2026, 3, 1, 12, 1, 0, 0, time.UTC)}),
+	"rollback-failed": failing(plan.Plan{Unchanged: 3}, api.Failure{Back: from, BackReason: "HealthCheckFailed", BackMessage: "not healthy within 1m0s"}),
+	"services": one(plan.Plan{Changes: []plan.Change{
+		{Ref: ref("", "Service", "both"), Action: plan.ActionCreate, Cause: "new in the source", Origin: object.Origin{Path: "services.yaml", Line: 20}},
+		{Ref: ref("", "Service", "db"), Action: plan.ActionCreate, Cause: "new in the source", Origin: object.Origin{Path: "services.yaml", Line: 30}},
+		{Ref: ref("", "Service", "gone"), Action: plan.ActionDelete, Cause: "gone from the source"},
+		{Ref: ref("", "Service", "hand"), Action: plan.ActionCreate, Cause: "new in the source", Origin: object.Origin{Path: "services.yaml", Line: 40}},
+		{Ref: ref("", "Service", "web"), Action: plan.ActionUpdate, Cause: "10.90.0.7 is not in the range of cluster addresses, 10.80.0.0/16", Origin: object.Origin{Path: "services.yaml", Line: 3}},
+	}, Services: []plan.ServiceChange{
+		{
+			Ref: ref("", "Service", "both"), Type: corev1.ServiceTypeLoadBalancer, ClusterIP: "10.80.3.8", Elsewhere: []string{"load balancer address 192.0.2.50"},
+			Ports: []plan.ServicePortChange{
+				{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80, NodePort: 30081, Target: "http", TargetPort: 8080},
+				{Name: "dns", Protocol: corev1.ProtocolUDP, Port: 53, NodePort: 30053, Target: "dns"},
+			},
+			Selects: []object.Ref{ref("apps", "Deployment", "api"), ref("apps", "Deployment", "web")},
+			Gains:   []object.Ref{ref("apps", "Deployment", "api"), ref("apps", "Deployment", "web")}, Registered: []string{"both-shop-http", "both-shop-dns"},
+		},
+		{Ref: ref("", "Service", "db"), Type: corev1.ServiceTypeExternalName, Elsewhere: []string{"name db.example.org"}},
+		{Ref: ref("", "Service", "gone"), Type: corev1.ServiceTypeClusterIP, Moves: []string{"cluster address 10.80.3.5 → none"}, Loses: []object.Ref{ref("apps", "Deployment", "web")}},
+		{Ref: ref("", "Service", "hand"), Type: corev1.ServiceTypeClusterIP, ClusterIP: "None", ByHand: true, Ports: []plan.ServicePortChange{{Protocol: corev1.ProtocolTCP, Port: 5432, Target: "5432", TargetPort: 5432}}},
+		{
+			Ref: ref("", "Service", "same"), Type: corev1.ServiceTypeClusterIP, ClusterIP: "10.80.3.9",
+			Ports:   []plan.ServicePortChange{{Protocol: corev1.ProtocolTCP, Port: 80, Target: "8080", TargetPort: 8080}},
+			Selects: []object.Ref{ref("apps", "Deployment", "api"), ref("apps", "Deployment", "web")}, Gains: []object.Ref{ref("apps", "Deployment", "api")},
+		},
+		{
+			Ref: ref("", "Service", "web"), Type: corev1.ServiceTypeNodePort, ClusterIP: "10.80.3.7",
+			Ports:   []plan.ServicePortChange{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80, NodePort: 30080, Target: "http", TargetPort: 8080}},
+			Selects: []object.Ref{ref("apps", "Deployment", "web")}, Moves: []string{"clusterIP 10.90.0.7 → 10.80.3.7"}, Registered: []string{"web-shop"},
+		},
+	}}),
 	"first": {Applications: []api.ApplicationPlan{{Name: "shop", Source: "/srv/config", Path: ".", To: to, Plan: plan.Plan{Changes: []plan.Change{
 		{Ref: object.Ref{Kind: "Namespace", Name: "shop"}, Action: plan.ActionCreate, Cause: "new in the source", Origin: object.Origin{Path: "ns.yaml", Line: 1}},
 		{Ref: ref("", "ConfigMap", "web-config"), Action: plan.ActionCreate, Cause: "new in the source", Origin: object.Origin{Path: "kustomization.yaml", Line: 4, Generator: "configMapGenerator web-config"}},

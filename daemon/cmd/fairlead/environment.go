@@ -16,6 +16,8 @@ import (
 	"github.com/fairlead-dev/fairlead/daemon/api"
 	"github.com/fairlead-dev/fairlead/daemon/cli"
 	"github.com/fairlead-dev/fairlead/daemon/settings"
+	"github.com/fairlead-dev/fairlead/plan"
+	"github.com/fairlead-dev/fairlead/render"
 	"github.com/fairlead-dev/fairlead/render/worker"
 )
 
@@ -45,7 +47,7 @@ func environment() cli.Env {
 			return v, errors.Join(err, stop())
 		},
 		RenderWorker: func(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
-			return worker.Serve(ctx, stdin, stdout)
+			return worker.Serve(ctx, stdin, stdout, &render.Engine{Check: plan.Unsupported})
 		},
 	}
 }
@@ -99,6 +101,9 @@ func resolve(c cli.Settings) (settings.Settings, error) {
 				KnownHostsFile: c.Auth.KnownHostsFile, CAFile: c.Auth.CAFile, CertFile: c.Auth.CertFile, KeyFile: c.Auth.KeyFile,
 			},
 		}}
+		if len(c.VerifyKeys) > 0 || c.VerifyMode != "" {
+			s.Applications[0].Verify = &settings.Verify{Mode: c.VerifyMode, KeyFiles: c.VerifyKeys}
+		}
 	}
 	s = s.WithDefaults()
 	if found := s.Check(); len(found) > 0 {

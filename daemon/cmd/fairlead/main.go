@@ -2,12 +2,13 @@
 package main
 
 import (
-	"context"
 	"os"
 
 	"github.com/fairlead-dev/fairlead/daemon/cli"
+	"github.com/fairlead-dev/fairlead/daemon/cmd/fairlead/signals"
 )
 
 func main() {
-	os.Exit(cli.Run(context.Background(), environment()))
+	withoutCore()
+	os.Exit(cli.Run(signals.Context(), environment()))
 }

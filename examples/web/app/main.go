@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -30,7 +31,13 @@ func run() error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", page)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	server := &http.Server{Addr: ":8080", Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	var leaving atomic.Bool
+	server := &http.Server{Addr: ":8080", ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if leaving.Load() {
+			w.Header().Set("Connection", "close") // the next request goes to another pod
+		}
+		mux.ServeHTTP(w, r)
+	})}
 	served := make(chan error, 1)
 	go func() { served <- server.ListenAndServe() }()
 	log.Printf("version %s listens on %s", version, server.Addr)
@@ -39,7 +46,8 @@ func run() error {
 		return err
 	case <-ctx.Done():
 	}
-	// Whoever still has the old address may send a last request: stay for a moment, then finish what is open.
+	// No new connection comes here any more; those that are open get their answers, and are told to go elsewhere.
+	leaving.Store(true)
 	time.Sleep(time.Second)
 	closing, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

@@ -44,6 +44,8 @@
 //	alloc BYTES           take memory and hold it
 //	burn DURATION         keep one processor busy
 //	http ADDR             serve HTTP at ADDR, for example :8080, for ever; see below
+//	drain ADDR            the same, and on SIGTERM every answer says for a second that the connection ends, then it ends
+//	https ADDR            the same with TLS and a certificate of its own
 //	tcp ADDR              answer every line that comes over TCP with "HOSTNAME LINE", for ever
 //	udp ADDR              the same for every UDP packet
 //	get URL               print the body of a page; exit code 1 unless its status is 200

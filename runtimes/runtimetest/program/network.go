@@ -2,23 +2,33 @@ package main
 
 import (
 	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // network are the commands that serve and ask.
 func network() map[string]func([]string) error {
 	return map[string]func([]string) error{
-		"http": func(args []string) error { return serveHTTP(arg(args, 0)) },
-		"tcp":  func(args []string) error { return serveTCP(arg(args, 0)) },
-		"udp":  func(args []string) error { return serveUDP(arg(args, 0)) },
+		"http":  func(args []string) error { return serveHTTP(arg(args, 0), (*http.Server).ListenAndServe) },
+		"drain": func(args []string) error { return serveHTTP(arg(args, 0), drain) },
+		"https": func(args []string) error { return serveHTTP(arg(args, 0), listenAndServeTLS) },
+		"tcp":   func(args []string) error { return serveTCP(arg(args, 0)) },
+		"udp":   func(args []string) error { return serveUDP(arg(args, 0)) },
 		"get": func(args []string) error {
 			c := http.Client{Timeout: 10 * time.Second}
 			resp, err := c.Get(arg(args, 0))
@@ -134,7 +144,7 @@ type server struct {
 	off map[string]bool
 }
 
-func serveHTTP(addr string) error {
+func serveHTTP(addr string, serve func(*http.Server) error) error {
 	s := &server{off: map[string]bool{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, hostname()) })
@@ -194,7 +204,44 @@ func serveHTTP(addr string) error {
 	hs := &http.Server{Addr: addr, Handler: mux, Protocols: new(http.Protocols)}
 	hs.Protocols.SetHTTP1(true)
 	hs.Protocols.SetUnencryptedHTTP2(true)
-	return hs.ListenAndServe()
+	return serve(hs)
+}
+
+// drain serves until SIGTERM, and then for a second more, in which it tells who keeps a connection to go elsewhere.
+func drain(s *http.Server) error {
+	var leaving atomic.Bool
+	told, handler := notify(), s.Handler
+	s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if leaving.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		handler.ServeHTTP(w, r)
+	})
+	served := make(chan error, 1)
+	go func() { served <- s.ListenAndServe() }()
+	select {
+	case err := <-served:
+		return err
+	case <-told:
+	}
+	leaving.Store(true)
+	time.Sleep(time.Second)
+	return s.Shutdown(context.Background())
+}
+
+// listenAndServeTLS serves with a certificate that nobody knows.
+func listenAndServeTLS(s *http.Server) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return err
+	}
+	s.TLSConfig = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	return s.ListenAndServeTLS("", "")
 }
 
 func (s *server) set(name string, on bool) {
