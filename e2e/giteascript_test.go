@@ -194,23 +194,25 @@ func (g *gitea) edit(ts *testscript.TestScript, whose giteatest.Account, number,
 	}
 }
 
-// status is the newest status of a commit with a name, and the newest of every name.
+// status is the newest status of a commit with a name, and the newest of every name. Gitea orders them by times in whole seconds, so
+// that only their numbers tell which of two is the newer.
 func (g *gitea) status(ts *testscript.TestScript, commit, name string) (string, map[string]string) {
-	newest := map[string]string{}
+	newest, number := map[string]string{}, map[string]int{}
 	for page := 1; ; page++ {
 		var list []struct {
+			ID          int    `json:"id"`
 			Context     string `json:"context"`
 			Status      string `json:"status"`
 			Description string `json:"description"`
 		}
-		path := fmt.Sprintf("%s/commits/%s/statuses?sort=recentupdate&page=%d", giteaRepository, url.PathEscape(commit), page)
+		path := fmt.Sprintf("%s/commits/%s/statuses?sort=oldest&page=%d", giteaRepository, url.PathEscape(commit), page)
 		ts.Check(g.accounts["team"].Try(http.MethodGet, path, nil, &list))
 		if len(list) == 0 {
 			return newest[name], newest
 		}
 		for _, s := range list {
-			if _, known := newest[s.Context]; !known {
-				newest[s.Context] = s.Status + ": " + s.Description
+			if s.ID > number[s.Context] {
+				newest[s.Context], number[s.Context] = s.Status+": "+s.Description, s.ID
 			}
 		}
 	}

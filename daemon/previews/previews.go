@@ -274,6 +274,9 @@ func (m *Manager) preview(ctx context.Context, r Repository, pr forge.PullReques
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
+			if again, e := r.Forge.PullRequest(ctx, r.Path, pr.Number); e == nil && again.State == forge.Open {
+				pr = again
+			}
 			p, err = m.plan(ctx, r, pr)
 		}
 	}
@@ -312,7 +315,12 @@ func (m *Manager) plan(ctx context.Context, r Repository, pr forge.PullRequest) 
 		return api.Preview{}, ctx.Err()
 	}
 	defer func() { <-m.turn }()
-	return m.planner.Preview(ctx, Request(r, pr))
+	p, err := m.planner.Preview(ctx, Request(r, pr))
+	// What is said of a commit must be of that commit. Forges change the reference of a pull request some time after they tell.
+	if err == nil && !strings.HasPrefix(p.Head.ID, pr.Head.Commit) {
+		err = fmt.Errorf("the forge tells of commit %s and gives out %s: /fairlead plan tries again", pr.Head.Commit, p.Head.ID)
+	}
+	return p, err
 }
 
 // Request is what to plan for a pull request. Where the forge keeps the head in the base's repository, it is taken from there.

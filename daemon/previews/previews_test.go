@@ -120,6 +120,8 @@ type planner struct {
 	included bool
 	changed  func()
 	approved []string // APPLICATION DIGEST BY
+	// head is the commit that the forge gives out for pull request 7.
+	head func() string
 }
 
 func (p *planner) ApproveAs(_ context.Context, application, digest, by string) error {
@@ -138,9 +140,13 @@ func (p *planner) ApproveAs(_ context.Context, application, digest, by string) e
 func (p *planner) Preview(ctx context.Context, r api.PreviewRequest) (api.Preview, error) {
 	p.mu.Lock()
 	p.asked = append(p.asked, r)
-	answer := p.answer
+	answer, head := p.answer, p.head
 	p.mu.Unlock()
-	return answer(ctx, r)
+	out, err := answer(ctx, r)
+	if head != nil {
+		out.Head.ID = head()
+	}
+	return out, err
 }
 
 func (p *planner) Applications(context.Context) ([]api.Application, error) {
@@ -208,6 +214,11 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	b := &bench{t: t, forge: newMemory(), planner: &planner{answer: shop, wants: map[string]string{}}, dir: t.TempDir()}
+	b.planner.head = func() string {
+		b.forge.mu.Lock()
+		defer b.forge.mu.Unlock()
+		return b.forge.pulls[7].Head.Commit
+	}
 	b.open()
 	return b
 }
@@ -307,6 +318,48 @@ func TestANewPushEndsAPreviewThatIsUnderWay(t *testing.T) {
 	}
 	if said := b.forge.said(7); len(said) != 1 {
 		t.Errorf("%d comments", len(said))
+	}
+}
+
+func TestWhatTheForgeDoesNotGiveOutYetIsNotSaidOfANewCommit(t *testing.T) {
+	b := newBench(t)
+	b.pull(func(pr *forge.PullRequest) { pr.Head.Commit = "h2" })
+	b.planner.answer = func(ctx context.Context, r api.PreviewRequest) (api.Preview, error) {
+		p, err := shop(ctx, r)
+		p.Plan.Applications[0].Plan.Changes[0].Fields[0].New = "of the commit before"
+		return p, err
+	}
+	given := "h1"
+	b.planner.head = func() string {
+		b.planner.mu.Lock()
+		defer b.planner.mu.Unlock()
+		return given
+	}
+	asked := 0
+	before := b.planner.answer
+	b.planner.answer = func(ctx context.Context, r api.PreviewRequest) (api.Preview, error) {
+		b.planner.mu.Lock()
+		defer b.planner.mu.Unlock()
+		if asked++; asked == 1 {
+			return before(ctx, r)
+		}
+		given = "h2"
+		return shop(ctx, r)
+	}
+	b.told(forge.Event{Kind: forge.Updated, PullRequest: 7})
+	b.eventually("the status", func() bool { return strings.HasPrefix(b.forge.status("h2", "fairlead/prod"), "success") })
+	if said := b.forge.said(7); len(said) != 1 || b.forge.edits != 0 || strings.Contains(said[0], "of the commit before") {
+		t.Errorf("after %d edits:\n%s", b.forge.edits, strings.Join(said, "\n=====\n"))
+	}
+
+	b.planner.mu.Lock()
+	b.planner.answer = before
+	given = "h1"
+	b.planner.mu.Unlock()
+	b.told(forge.Event{Kind: forge.Updated, PullRequest: 7})
+	b.eventually("the status", func() bool { return strings.HasPrefix(b.forge.status("h2", "fairlead/prod"), "error") })
+	if got := b.forge.status("h2", "fairlead/prod"); got != "error: the preview failed: the forge tells of commit h2 and gives out h1: /fairlead plan tries again" {
+		t.Errorf("the status is %s", got)
 	}
 }
 
