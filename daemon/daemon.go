@@ -86,17 +86,18 @@ type System struct {
 	started  time.Time
 	log      zerolog.Logger
 
-	store    *store.Store
-	machine  machine
-	node     *executor.Node
-	renderer *worker.Pool
-	planning plan.Options
-	ageKeys  []string // of the settings
-	recorder *telemetry.Recorder
-	health   *telemetry.Health
-	events   *events
-	claims   *reconcile.Claims
-	previews *previews.Manager // nil when no forge is known, or nothing is reconciled
+	store     *store.Store
+	machine   machine
+	node      *executor.Node
+	renderer  *worker.Pool
+	planning  plan.Options
+	ageKeys   []string // of the settings
+	recorder  *telemetry.Recorder
+	health    *telemetry.Health
+	events    *events
+	claims    *reconcile.Claims
+	authority authority
+	previews  *previews.Manager // nil when no forge is known, or nothing is reconciled
 	// hooks is nil when none are served; hookAddress is where they are.
 	hooks           *hooks.Server
 	hookCertificate *hooks.Certificate
@@ -150,6 +151,7 @@ func New(o Options) (_ *System, err error) {
 		down: map[string]bool{}, beside: map[string]plan.Configs{}, looked: map[string]reconcile.Status{}, seen: map[string]seen{}, drift: map[string][]plan.Drift{}, stepsDone: map[string]int{}, caughtUp: map[string]bool{}, evaluated: map[string]*evaluated{}, merging: map[string]merging{},
 	}
 	s.claims = reconcile.NewClaims(s.wakeClaimant)
+	s.claims.Note(s.recordedRules)
 	s.suspensions.changed, s.suspensions.planned = make(chan struct{}, 1), map[string][]plan.SuspendedObject{}
 	defer func() {
 		if err != nil {

@@ -39,6 +39,7 @@ type sourceEntry struct {
 type applicationEntry struct {
 	decl       applications.Application
 	declaredBy string
+	identity   string // whom it acts as; empty may do everything
 	worker     *reconcile.Application
 	cache      *render.Cache
 	planCache  *render.Cache // of plans that are only shown; guarded by System.planMu
@@ -148,6 +149,16 @@ func (s *System) sync() diag.List {
 			wantApplications[app.Name] = applicationEntry{decl: app, declaredBy: by}
 		}
 	}
+	for name, e := range wantApplications {
+		e.identity = s.identityOf(e.decl, e.declaredBy, func(name string) (applications.Application, string, bool) {
+			e, ok := wantApplications[name]
+			if have := s.applications[name]; !ok && have != nil {
+				return have.decl, have.declaredBy, true // it goes, and what it declares with it
+			}
+			return e.decl, e.declaredBy, ok
+		})
+		wantApplications[name] = e
+	}
 	for name, have := range s.sources {
 		want, stays := wantSources[name]
 		switch {
@@ -177,8 +188,8 @@ func (s *System) sync() diag.List {
 		case !stays:
 			have.removed = true
 			have.worker.Configure(s.config(*have))
-		case have.removed || !reflect.DeepEqual(have.decl, want.decl) || have.declaredBy != want.declaredBy:
-			have.decl, have.declaredBy, have.removed = want.decl, want.declaredBy, false
+		case have.removed || !reflect.DeepEqual(have.decl, want.decl) || have.declaredBy != want.declaredBy || have.identity != want.identity:
+			have.decl, have.declaredBy, have.identity, have.removed = want.decl, want.declaredBy, want.identity, false
 			have.worker.Configure(s.config(*have))
 		}
 	}
@@ -281,7 +292,7 @@ func (s *System) config(e applicationEntry) reconcile.Config {
 		Suspend: d.Suspend || s.down[d.Name] || !s.selected(d.Name), Suspension: d.Suspension, Manual: d.Manual, DependsOn: d.DependsOn,
 		Frozen:   s.down[d.Name] || !s.selected(d.Name),
 		Rollback: rollback(d, s.settings.Defaults), Requested: d.Requested,
-		DeclaredBy: e.declaredBy, Removed: e.removed, Orphan: d.DeletionPolicy == applications.Orphan,
+		DeclaredBy: e.declaredBy, Identity: e.identity, Removed: e.removed, Orphan: d.DeletionPolicy == applications.Orphan,
 	}
 	if c.RetryInterval <= 0 {
 		c.RetryInterval = time.Duration(s.settings.Defaults.RetryInterval)

@@ -10,6 +10,7 @@ import (
 	"github.com/fairlead-dev/fairlead/daemon/applications"
 	"github.com/fairlead-dev/fairlead/daemon/reconcile"
 	"github.com/fairlead-dev/fairlead/plan"
+	"github.com/fairlead-dev/fairlead/policies/rbac"
 	"github.com/fairlead-dev/fairlead/render"
 	"github.com/fairlead-dev/fairlead/render/diag"
 	"github.com/fairlead-dev/fairlead/render/object"
@@ -28,6 +29,7 @@ type evaluation struct {
 	// applications that come from them.
 	stranger bool
 
+	rules    *rbac.Rules // nil until they are asked for
 	declared map[string]applications.Declared
 	wants    map[string]*wanted
 	beside   map[string]plan.Configs
@@ -124,7 +126,7 @@ func (e *evaluation) next(again map[string]bool) []*wanted {
 func (e *evaluation) look(ctx context.Context, w *wanted) {
 	s := e.system
 	s.mu.Lock()
-	w.config = s.config(applicationEntry{decl: w.decl, declaredBy: w.declaredBy})
+	w.config = s.config(applicationEntry{decl: w.decl, declaredBy: w.declaredBy, identity: s.identityOf(w.decl, w.declaredBy, e.application)})
 	s.mu.Unlock()
 	if e.stranger && w.decl.Decrypt {
 		w.locked, w.problem = true, "it is encrypted, and a change from outside is planned without keys"
@@ -168,8 +170,9 @@ func (e *evaluation) look(ctx context.Context, w *wanted) {
 	complete := !found.HasErrors()
 	if complete && slices.ContainsFunc(result.Objects, func(o object.Object) bool { return applications.IsDeclaration(o.Ref) }) {
 		e.beside[w.decl.Name] = configsBeside(result.Objects)
-		declared, more := applications.Read(result.Objects, e.secretsOf(result.Objects), e.declared[bySettings])
-		found = append(found, more...)
+		may, forbidden := s.mayDeclare(w.config.Identity, result.Objects)
+		declared, more := applications.Read(may, e.secretsOf(result.Objects), e.declared[bySettings])
+		found = slices.Concat(found, forbidden, more)
 		e.declared[w.decl.Name] = declared
 	}
 	desired, more := plan.Expand(app, result.Objects, complete)
@@ -273,6 +276,15 @@ func (e *evaluation) declaration(name string) (applications.Source, bool) {
 		}
 	}
 	return applications.Source{}, false
+}
+
+// application returns how an application is declared in this evaluation, and by whom.
+func (e *evaluation) application(name string) (applications.Application, string, bool) {
+	w := e.wants[name]
+	if w == nil {
+		return applications.Application{}, "", false
+	}
+	return w.decl, w.declaredBy, true
 }
 
 // options completes the render options from what the evaluation has, and then from what runs.

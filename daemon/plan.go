@@ -78,7 +78,9 @@ func (s *System) lookAll(ctx context.Context, at map[string]reconcile.SourceStat
 		}
 		s.mu.Unlock()
 		if len(next) == 0 {
-			return looked, s.lookAtMoves(ctx, looked, at)
+			err := s.lookAtMoves(ctx, looked, at)
+			s.judgeLooked(looked)
+			return looked, err
 		}
 		if err := s.fetchDeclared(ctx, on); err != nil {
 			return nil, err

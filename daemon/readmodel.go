@@ -75,7 +75,7 @@ func failureFrom(st reconcile.Status, s sources.Snapshot) *api.Failure {
 func applicationFrom(st reconcile.Status, source reconcile.SourceStatus, pods []api.Pod, declaredBy string) api.Application {
 	c := st.Config
 	a := api.Application{
-		Name: c.Name, Source: c.Source, Path: c.Path, DeclaredBy: declaredBy,
+		Name: c.Name, Source: c.Source, Path: c.Path, DeclaredBy: declaredBy, Identity: c.Identity,
 		Revision: revisionOf(string(st.Revision), source.Snapshot),
 		Applied:  revisionOf(st.Applied, source.Snapshot), LastApplied: st.AppliedAt,
 		Failure: failureFrom(st, source.Snapshot),

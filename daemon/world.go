@@ -115,7 +115,16 @@ func (s *System) render(ctx context.Context, cache *render.Cache, application st
 // Declared takes over what an application declares.
 func (w *world) Declared(application string, objects []object.Object) diag.List {
 	s := w.system()
-	d, found := s.declarations(objects)
+	s.mu.Lock()
+	identity := ""
+	if e := s.applications[application]; e != nil {
+		identity = e.identity
+	}
+	s.mu.Unlock()
+	may, forbidden := s.mayDeclare(identity, objects)
+	d, found := s.declarations(may)
+	d.Incomplete = d.Incomplete || len(forbidden) > 0
+	found = append(forbidden, found...)
 	beside := configsBeside(objects)
 	s.mu.Lock()
 	s.beside[application] = beside

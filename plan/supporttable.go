@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -91,6 +92,15 @@ var workloadSections = []section{
 		without("imagePullSecrets", "it is not read from the service account yet", "write imagePullSecrets in the pod's spec"),
 		without("automountServiceAccountToken", "tokens are never mounted: there is no API server that takes them", "remove it", false),
 	),
+	fieldsOf[rbacv1.Role]("Role", full("metadata rules")),
+	fieldsOf[rbacv1.ClusterRole]("ClusterRole", full("metadata rules"),
+		noted("aggregationRule", "its own rules do not count then, as in Kubernetes")),
+	fieldsOf[rbacv1.AggregationRule]("ClusterRole: aggregation", full("clusterRoleSelectors")),
+	fieldsOf[rbacv1.PolicyRule]("Role: rule", full("verbs apiGroups resources resourceNames nonResourceURLs")),
+	fieldsOf[rbacv1.RoleBinding]("RoleBinding", full("metadata subjects roleRef")),
+	fieldsOf[rbacv1.ClusterRoleBinding]("ClusterRoleBinding", full("metadata subjects roleRef")),
+	fieldsOf[rbacv1.Subject]("Binding: subject", full("kind apiGroup name namespace")),
+	fieldsOf[rbacv1.RoleRef]("Binding: role", full("apiGroup kind name")),
 	fieldsOf[corev1.Pod]("Pod", full("metadata spec"), harmless("status", "it is observed, not desired")),
 	fieldsOf[corev1.PodTemplateSpec]("Pod template", full("metadata spec")),
 	fieldsOf[appsv1.Deployment]("Deployment", full("metadata spec"), harmless("status", "it is observed, not desired")),

@@ -73,6 +73,8 @@ type Backend interface {
 	// what no command has suspended is ErrMoved.
 	Suspend(ctx context.Context, r SuspendRequest) (SuspendResult, error)
 	Resume(ctx context.Context, r ResumeRequest) (SuspendResult, error)
+	// Access says whether somebody may do something, and who may, by the rules that are in force.
+	Access(ctx context.Context, r AccessRequest) (AccessAnswer, error)
 	// TestNotification sends a test message to a channel for notifications, once. ErrNotFound when there is none of that
 	// name, ErrUnavailable with the reason when the service does not take it.
 	TestNotification(ctx context.Context, r NotificationTest) (NotificationTest, error)
@@ -309,6 +311,39 @@ type SuspendRequest struct {
 type ResumeRequest struct {
 	Application string     `json:"application,omitempty"`
 	Object      object.Ref `json:"object,omitzero"`
+}
+
+// AccessRequest asks whether somebody may do something: with a resource or, with Path, with something else.
+type AccessRequest struct {
+	// User is a name as RBAC has it, with the groups besides those that follow from it; empty asks only who may.
+	User   string   `json:"user,omitempty"`
+	Groups []string `json:"groups,omitempty"`
+	Verb   string   `json:"verb"`
+	// Group, Resource and Subresource are as in a rule, for example apps and deployments.
+	Group       string `json:"group,omitempty"`
+	Resource    string `json:"resource,omitempty"`
+	Subresource string `json:"subresource,omitempty"`
+	// Namespace is empty for what has none, and for all namespaces.
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name,omitempty"`
+	Path      string `json:"path,omitempty"`
+}
+
+// AccessAnswer says whether it is allowed, and by what.
+type AccessAnswer struct {
+	Allowed bool `json:"allowed"`
+	// By is the binding and the role that allow it.
+	By string `json:"by,omitempty"`
+	// Holders are all who may, in the order of the bindings.
+	Holders []AccessHolder `json:"holders,omitempty"`
+}
+
+// AccessHolder is somebody who may do something.
+type AccessHolder struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name"`
+	By        string `json:"by"`
 }
 
 // NotificationTest is a test message: the channel that it goes to and, in the answer, its kind.

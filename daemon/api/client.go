@@ -203,6 +203,11 @@ func (c *Client) Reconcile(ctx context.Context, applications []string) error {
 	return err
 }
 
+// Access implements Backend.
+func (c *Client) Access(ctx context.Context, r AccessRequest) (AccessAnswer, error) {
+	return get[AccessAnswer](ctx, c, http.MethodPost, "access", r)
+}
+
 // Suspend implements Backend.
 func (c *Client) Suspend(ctx context.Context, r SuspendRequest) (SuspendResult, error) {
 	return get[SuspendResult](ctx, c, http.MethodPost, "suspend", r)

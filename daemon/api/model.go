@@ -230,6 +230,8 @@ type Application struct {
 	Path   string `json:"path"`
 	// DeclaredBy is the object that declares it, for example "Kustomization flux-system/shop"; empty for the command line.
 	DeclaredBy string `json:"declaredBy,omitempty"`
+	// Identity is the user that it acts as, whose rights follow from the RBAC objects; empty may do everything.
+	Identity string `json:"identity,omitempty"`
 	// Revision was fetched last, Applied was carried out completely last.
 	Revision    Revision  `json:"revision,omitzero"`
 	Applied     Revision  `json:"applied,omitzero"`

@@ -76,6 +76,7 @@ func (s *server) handler() http.Handler {
 		return struct{}{}, b.Reconcile(ctx, r.Applications)
 	}))
 	mux.Handle("POST /v1/approve", call(b.Approve))
+	mux.Handle("POST /v1/access", call(b.Access))
 	mux.Handle("POST /v1/suspend", call(b.Suspend))
 	mux.Handle("POST /v1/resume", call(b.Resume))
 	mux.Handle("POST /v1/notifications/test", call(b.TestNotification))

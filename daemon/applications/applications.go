@@ -68,6 +68,8 @@ type Application struct {
 	MaxShare, MaxCount *int
 	// RollbackOnFailure goes back to the last good revision when a newer one fails; nil leaves it to the settings.
 	RollbackOnFailure *bool
+	// ServiceAccount, NAMESPACE/NAME, is whom the application acts as; empty leaves it to who declares it.
+	ServiceAccount string
 	// Labels are those of the declaration.
 	Labels map[string]string
 	// Requested changes when somebody asks for a reconciliation through an annotation.

@@ -100,16 +100,17 @@ type selector struct {
 
 // kustomizationSpec is what a Kustomization and an application of the settings file have in common.
 type kustomizationSpec struct {
-	Path           string `json:"path"`
-	Interval       string `json:"interval"`
-	RetryInterval  string `json:"retryInterval"`
-	Timeout        string `json:"timeout"`
-	Prune          bool   `json:"prune"`
-	DeletionPolicy string `json:"deletionPolicy"`
-	Suspend        bool   `json:"suspend"`
-	Force          bool   `json:"force"`
-	Wait           bool   `json:"wait"`
-	HealthChecks   []struct {
+	ServiceAccountName string `json:"serviceAccountName"`
+	Path               string `json:"path"`
+	Interval           string `json:"interval"`
+	RetryInterval      string `json:"retryInterval"`
+	Timeout            string `json:"timeout"`
+	Prune              bool   `json:"prune"`
+	DeletionPolicy     string `json:"deletionPolicy"`
+	Suspend            bool   `json:"suspend"`
+	Force              bool   `json:"force"`
+	Wait               bool   `json:"wait"`
+	HealthChecks       []struct {
 		APIVersion string `json:"apiVersion"`
 		Kind       string `json:"kind"`
 		Name       string `json:"name"`
@@ -174,6 +175,9 @@ func (rd *reader) readKustomization(d declaration, table *node) {
 	a := k.Spec.application(r, "spec.", d.Namespace)
 	a.Name, a.Ref, a.Origin = shownName(d.Namespace, d.Name), d.Ref, d.Origin
 	a.Requested, _ = readAnnotations(r, k.Metadata)
+	if name := k.Spec.ServiceAccountName; name != "" {
+		a.ServiceAccount = serviceAccount(r, "spec.serviceAccountName", d.Namespace, name)
+	}
 	readOwn(r, k.Metadata, &a)
 
 	w := waiting{index: len(rd.out.Applications), report: r}

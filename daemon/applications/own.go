@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/util/validation"
+
 	"github.com/fairlead-dev/fairlead/plan"
 )
 
@@ -17,6 +19,7 @@ const (
 	maxCountNote  = ownPrefix + "prune-max-count"
 	rollbackNote  = ownPrefix + "rollback-on-failure"
 	kindsNote     = ownPrefix + "approve-kinds"
+	accountNote   = ownPrefix + "service-account"
 	objectPrune   = ownPrefix + "prune" // about the declaration as an object of who declares it
 	mostAllowed   = 1_000_000
 	wholePercents = 100
@@ -39,6 +42,12 @@ func readOwn(r *reporter, m meta, a *Application) {
 			default:
 				r.error("invalid-value", at, fmt.Sprintf("%q is neither \"true\" nor \"false\"", value), "")
 			}
+		case accountNote:
+			if a.ServiceAccount != "" {
+				r.error("invalid-value", at, "spec.serviceAccountName says it already", "remove one of the two")
+				continue
+			}
+			a.ServiceAccount = serviceAccount(r, at, a.Ref.Namespace, value)
 		case kindsNote:
 			for kind := range strings.SplitSeq(value, ",") {
 				if kind = strings.TrimSpace(kind); !plan.IsKind(kind) {
@@ -66,6 +75,14 @@ func readOwn(r *reporter, m meta, a *Application) {
 	}
 	a.Labels = m.Labels
 	readSuspension(r, m, a)
+}
+
+// serviceAccount returns a service account as NAMESPACE/NAME.
+func serviceAccount(r *reporter, at, namespace, name string) string {
+	if errs := validation.IsDNS1123Subdomain(name); len(errs) > 0 {
+		r.error("invalid-value", at, fmt.Sprintf("%q is no name of a service account: %s", name, errs[0]), "it names one of the declaration's own namespace")
+	}
+	return or(namespace, "default") + "/" + name
 }
 
 // readSuspension reads how a declaration asks to be left as it is: by its field, which suspend is, or by annotations,

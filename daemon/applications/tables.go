@@ -133,7 +133,7 @@ var kustomizationFields = []field{
 	{path: "spec.ignore[].target.namespace", kind: text, use: honoured},
 	{path: "spec.ignore[].target.labelSelector", kind: text, use: refused, note: "select by kind, namespace and name"},
 	{path: "spec.ignore[].target.annotationSelector", kind: text, use: refused, note: "select by kind, namespace and name"},
-	{path: "spec.serviceAccountName", kind: text, use: warned, note: "there is no RBAC yet: the daemon applies with its own rights"},
+	{path: "spec.serviceAccountName", kind: text, use: honoured, note: "what the application does is judged by the RBAC objects for this service account of its namespace"},
 	{path: "spec.kubeConfig", kind: anything, use: refused, note: noCluster},
 }
 

@@ -128,7 +128,7 @@ func (a *app) root() *cobra.Command {
 		}
 	}
 	group("run", a.upCmd(), a.runCmd(), a.planCmd(), a.previewCmd(), a.applyCmd(), a.validateCmd(), a.reconcileCmd(), a.approveCmd(), a.suspendCmd(), a.resumeCmd(), a.downCmd())
-	group("see", a.statusCmd(), a.getCmd(), a.describeCmd(), a.whyCmd(), a.eventsCmd(), a.notifyCmd())
+	group("see", a.statusCmd(), a.getCmd(), a.describeCmd(), a.whyCmd(), a.eventsCmd(), a.authCmd(), a.notifyCmd())
 	group("pods", a.logsCmd(), a.execCmd())
 	c.AddCommand(a.versionCmd(), a.renderWorkerCmd())
 	return c

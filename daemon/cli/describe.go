@@ -365,6 +365,7 @@ func (d describer) application(a api.Application, objects []api.Object) {
 	d.field("Source", a.Source)
 	d.field("Path", a.Path)
 	d.field("Declared by", a.DeclaredBy)
+	d.field("Acts as", a.Identity)
 	d.field("Revision", revision(a.Revision))
 	d.field("Signed", a.Revision.Signed())
 	d.field("Applied", revision(a.Applied))

@@ -40,6 +40,8 @@ type Config struct {
 	DependsOn []string
 	// DeclaredBy is the application whose objects declare this one; empty for the settings.
 	DeclaredBy string
+	// Identity is the user that the application acts as; empty may do everything.
+	Identity string
 	// Removed says that the application is no longer declared: everything of it goes, then its worker ends.
 	// Orphan lets what runs run on in that case, owned by nobody.
 	Removed, Orphan bool
@@ -77,6 +79,9 @@ type World interface {
 	// Unsettled says why it is not known yet what all other applications want; empty when it is. Who asks is poked when
 	// that may have changed.
 	Unsettled(application string) string
+	// Judge returns a finding for everything in a plan that the application's identity may not do. An application is poked when
+	// that may have changed.
+	Judge(c Config, p plan.Plan, desired plan.Desired) diag.List
 	// Suspended are the objects that somebody has suspended. The map is never modified.
 	Suspended() map[object.Ref]plan.Suspension
 	// IsDeclared reports whether there is an application of that name.

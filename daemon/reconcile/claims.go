@@ -23,6 +23,7 @@ type Claims struct {
 	wanted   map[object.Ref]int // by how many applications
 	recorded map[object.Ref]int // in how many inventories
 	wake     func(application string)
+	noted    func(application string, inventory []plan.Applied)
 	// moves counts what changed, and answers are what applications were told last.
 	moves   int
 	answers map[string]told
@@ -58,6 +59,10 @@ func NewClaims(wake func(application string)) *Claims {
 		answers: map[string]told{}, wake: wake,
 	}
 }
+
+// Note has f called with every inventory that is recorded from now on, those of one application in their order. It is set before
+// anything is recorded, and must not call back.
+func (c *Claims) Note(f func(application string, inventory []plan.Applied)) { c.noted = f }
 
 func (c *Claims) app(name string) *claimant {
 	a := c.apps[name]
@@ -167,6 +172,9 @@ func (c *Claims) Recorded(application string, inventory []plan.Applied) {
 		}
 	})
 	c.mu.Unlock()
+	if c.noted != nil {
+		c.noted(application, inventory)
+	}
 	c.wakeAll(woken)
 }
 

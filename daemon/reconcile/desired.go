@@ -150,7 +150,9 @@ func optionsFingerprint(c Config, o render.Options, found diag.List) []byte {
 		Found       diag.List
 		// What is suspended may be kept from declaring anything, so it is looked at again when that ends.
 		Suspend bool
-	}{c.Application, o, o.AgeKeys, found, c.Suspend})
+		// Whoever it acts as may declare more or less.
+		Identity string
+	}{c.Application, o, o.AgeKeys, found, c.Suspend, c.Identity})
 	if err != nil {
 		panic(fmt.Sprintf("options of application %s cannot be encoded: %v", c.Name, err))
 	}

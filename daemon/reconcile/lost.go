@@ -49,6 +49,11 @@ func heldByApproval() held {
 	return held{Degraded, "Blocked", func(_ Config, p plan.Plan) bool { return p.Blocked.Whole() }}
 }
 
+// heldByRules holds a plan of which something is forbidden.
+func heldByRules() held {
+	return held{Failed, "Forbidden", func(Config, plan.Plan) bool { return true }}
+}
+
 // heldByStage holds what comes after something that is not healthy yet.
 func heldByStage() held {
 	return held{Progressing, "WaitsForStage", func(_ Config, p plan.Plan) bool { return p.Open().Empty() }}

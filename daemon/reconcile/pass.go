@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/plan"
+	"github.com/fairlead-dev/fairlead/render/diag"
 )
 
 // pass is one look at an application: what each of its steps found, for those after it.
@@ -21,6 +23,7 @@ type pass struct {
 	permitted bool
 	broken    bool // the newest revision cannot be rendered
 	p, open   plan.Plan
+	forbidden diag.List // of what the plan does
 }
 
 // pass looks once, carries out what is to be done, and returns when to look again.
@@ -31,7 +34,7 @@ func (a *Application) pass(ctx context.Context) time.Time {
 	a.mu.Unlock()
 	ps.st.Config = ps.c
 	for _, step := range []func(context.Context) (next time.Time, done bool){
-		ps.loads, ps.renders, ps.plans, ps.holds, ps.lets, ps.asks, ps.depends, ps.rests, ps.starts, ps.walks,
+		ps.loads, ps.renders, ps.plans, ps.holds, ps.lets, ps.may, ps.asks, ps.depends, ps.rests, ps.starts, ps.walks,
 	} {
 		if next, done := step(ctx); done {
 			return next
@@ -112,6 +115,10 @@ func (ps *pass) plans(ctx context.Context) (time.Time, bool) {
 	}
 	ps.p, ps.open = p, p.Open()
 	ps.st.Plan, ps.st.Planned, ps.st.Diags = p, took, findings(a.rendered, p)
+	if !ps.c.Removed {
+		ps.forbidden = a.world.Judge(ps.c, p, desired)
+		ps.st.Diags = append(slices.Clip(ps.st.Diags), ps.forbidden...)
+	}
 	if p.Empty() {
 		a.applied, a.granted, a.retrySync = desired, "", false
 	}
@@ -153,6 +160,17 @@ func (ps *pass) lets(context.Context) (time.Time, bool) {
 		return ps.said(Degraded, "ApplyFailed", a.failed.Error(), earlier(a.notUntil, p.Wake)), true
 	}
 	return time.Time{}, false
+}
+
+// may carries nothing out of a plan of which something is forbidden. That is no fault of the revision: it goes on when the rules allow it.
+func (ps *pass) may(ctx context.Context) (time.Time, bool) {
+	if len(ps.forbidden) == 0 {
+		return time.Time{}, false
+	}
+	if next, done := ps.bringBack(ctx, ps.c, ps.st, ps.p, heldByRules(), ps.said); done {
+		return next, true
+	}
+	return ps.said(Failed, "Forbidden", summary(ps.forbidden), ps.p.Wake), true
 }
 
 // asks waits for an approval without which nothing of the plan is carried out.

@@ -34,9 +34,10 @@ var (
 
 // fakeWorld is one source and one node on which plans are really walked.
 type fakeWorld struct {
-	t   *testing.T
-	app *Application
-	dir string
+	judge func(Config, plan.Plan, plan.Desired) diag.List // nil forbids nothing
+	t     *testing.T
+	app   *Application
+	dir   string
 	// stop ends Run and waits for it.
 	stop func()
 
@@ -322,6 +323,16 @@ func (w *fakeWorld) Unsettled(string) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.awaits
+}
+
+// Judge implements World.
+func (w *fakeWorld) Judge(c Config, p plan.Plan, d plan.Desired) diag.List {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.judge == nil {
+		return nil
+	}
+	return w.judge(c, p, d)
 }
 
 // Suspended implements World.

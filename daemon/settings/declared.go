@@ -44,7 +44,7 @@ func (s Settings) Declared() (applications.Declared, diag.List) {
 		app.AllowEmpty = a.AllowEmpty
 		app.MaxShare, app.MaxCount = a.PruneLimit.MaxShare, a.PruneLimit.MaxCount
 		app.Approval.Kinds = a.ApproveKinds
-		app.RollbackOnFailure = a.RollbackOnFailure
+		app.RollbackOnFailure, app.ServiceAccount = a.RollbackOnFailure, a.ServiceAccount
 		app.Render.DefaultNamespace = a.Namespace
 		app.Render.AllowUnsupported = a.AllowUnsupported
 		out.Sources = append(out.Sources, source)

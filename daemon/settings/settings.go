@@ -73,6 +73,9 @@ type Defaults struct {
 	Approval Approval `yaml:"approval"`
 	// RollbackOnFailure goes back to an application's last good revision when a newer one fails. Default false.
 	RollbackOnFailure bool `yaml:"rollbackOnFailure"`
+	// ServiceAccount is whom applications act as that are declared by objects and do not say it: a service account of this name in
+	// the namespace of the declaration. Default: whoever declares them.
+	ServiceAccount string `yaml:"serviceAccount"`
 }
 
 // PruneLimit is how much of an application one plan may delete without an approval: what is over both waits for one.
@@ -183,6 +186,8 @@ type Application struct {
 	ApproveKinds []string `yaml:"approveKinds"`
 	// RollbackOnFailure is that of this application. Default that of Defaults.
 	RollbackOnFailure *bool `yaml:"rollbackOnFailure"`
+	// ServiceAccount is whom it acts as, NAMESPACE/NAME: what it does is judged by the RBAC objects. Default: it may do everything.
+	ServiceAccount string `yaml:"serviceAccount"`
 	// Labels are for the rules of notifications.
 	Labels map[string]string `yaml:"labels"`
 	// Suspend leaves everything as it is.
@@ -314,12 +319,18 @@ func (s Settings) Check() []string {
 	}
 	s.Defaults.PruneLimit.check("defaults.pruneLimit", add)
 	checkKinds("defaults.approval.kinds", s.Defaults.Approval.Kinds, add)
+	if name := s.Defaults.ServiceAccount; strings.Contains(name, "/") {
+		add("defaults.serviceAccount", "%q names a namespace: write the name alone, which is looked for in the namespace of each declaration", name)
+	}
 	names := map[string]int{}
 	for i, a := range s.Applications {
 		at := fmt.Sprintf("applications[%d]", i)
 		a.PruneLimit.check(at+".pruneLimit", add)
 		a.Verify.check(at+".verify", a, add)
 		checkKinds(at+".approveKinds", a.ApproveKinds, add)
+		if namespace, name, ok := strings.Cut(a.ServiceAccount, "/"); a.ServiceAccount != "" && (!ok || namespace == "" || name == "" || strings.Contains(name, "/")) {
+			add(at+".serviceAccount", "%q is no service account: write NAMESPACE/NAME", a.ServiceAccount)
+		}
 		if strings.TrimSpace(a.Location) == "" {
 			add(at+".location", "is missing: name a repository or a directory")
 			continue

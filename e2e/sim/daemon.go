@@ -376,6 +376,9 @@ func (i *incarnation) Unsettled(application string) string {
 // Suspended implements reconcile.World.
 func (i *incarnation) Suspended() map[object.Ref]plan.Suspension { return nil }
 
+// Judge implements reconcile.World.
+func (i *incarnation) Judge(reconcile.Config, plan.Plan, plan.Desired) diag.List { return nil }
+
 // IsDeclared implements reconcile.World.
 func (i *incarnation) IsDeclared(application string) bool { return i.workers[application] != nil }
 

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/conversion"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -23,6 +24,9 @@ import (
 	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
 	discoveryconv "k8s.io/kubernetes/pkg/apis/discovery/v1"
 	discoveryvalidation "k8s.io/kubernetes/pkg/apis/discovery/validation"
+	"k8s.io/kubernetes/pkg/apis/rbac"
+	rbacconv "k8s.io/kubernetes/pkg/apis/rbac/v1"
+	rbacvalidation "k8s.io/kubernetes/pkg/apis/rbac/validation"
 	"k8s.io/kubernetes/pkg/capabilities"
 
 	"github.com/fairlead-dev/fairlead/render/object"
@@ -86,6 +90,20 @@ func kindOf(apiVersion, name string) (kind, bool) {
 		return define(appsconv.SetObjectDefaults_Deployment, appsconv.Convert_v1_Deployment_To_apps_Deployment, func(d *apps.Deployment) field.ErrorList {
 			return appsvalidation.ValidateDeployment(d, podutil.GetValidationOptionsFromPodTemplate(&d.Spec.Template, nil))
 		}), true
+	case "rbac.authorization.k8s.io/v1/Role":
+		return define(func(*rbacv1.Role) {}, rbacconv.Convert_v1_Role_To_rbac_Role, rbacvalidation.ValidateRole), true
+	case "rbac.authorization.k8s.io/v1/RoleBinding":
+		return define(rbacconv.SetObjectDefaults_RoleBinding, rbacconv.Convert_v1_RoleBinding_To_rbac_RoleBinding, rbacvalidation.ValidateRoleBinding), true
+	case "rbac.authorization.k8s.io/v1/ClusterRole":
+		k := define(func(*rbacv1.ClusterRole) {}, rbacconv.Convert_v1_ClusterRole_To_rbac_ClusterRole, func(r *rbac.ClusterRole) field.ErrorList {
+			return rbacvalidation.ValidateClusterRole(r, rbacvalidation.ClusterRoleValidationOptions{})
+		})
+		k.cluster = true
+		return k, true
+	case "rbac.authorization.k8s.io/v1/ClusterRoleBinding":
+		k := define(rbacconv.SetObjectDefaults_ClusterRoleBinding, rbacconv.Convert_v1_ClusterRoleBinding_To_rbac_ClusterRoleBinding, rbacvalidation.ValidateClusterRoleBinding)
+		k.cluster = true
+		return k, true
 	case "batch/v1/Job":
 		return define(batchconv.SetObjectDefaults_Job, batchconv.Convert_v1_Job_To_batch_Job, func(j *batch.Job) field.ErrorList {
 			selectJob(j)

@@ -357,6 +357,25 @@ func (b *Backend) Reconcile(ctx context.Context, applications []string) error {
 	return err
 }
 
+// Access implements api.Backend: members of system:masters may do everything, jane may get everything, and nobody else anything.
+func (b *Backend) Access(ctx context.Context, r api.AccessRequest) (api.AccessAnswer, error) {
+	if _, _, err := b.begin("Access", r); err != nil {
+		return api.AccessAnswer{}, err
+	}
+	by := "ClusterRoleBinding readers of ClusterRole view"
+	out := api.AccessAnswer{}
+	if r.Verb == "get" {
+		out.Holders = []api.AccessHolder{{Kind: "User", Name: "jane", By: by}, {Kind: "ServiceAccount", Namespace: "shop", Name: "robot", By: by}}
+	}
+	switch {
+	case slices.Contains(r.Groups, "system:masters"):
+		out.Allowed, out.By = true, "membership in system:masters"
+	case r.User == "jane" && r.Verb == "get":
+		out.Allowed, out.By = true, by
+	}
+	return out, nil
+}
+
 // Suspend implements api.Backend: it answers with what it was asked.
 func (b *Backend) Suspend(ctx context.Context, r api.SuspendRequest) (api.SuspendResult, error) {
 	_, _, err := b.begin("Suspend", r)
