@@ -113,6 +113,15 @@ func TestComparisons(t *testing.T) {
 				"cluster/alone.yaml": "-", "cluster/new.yaml": strings.ReplaceAll(fluxApp, "NAME", "new"), "new/web.yaml": deployment("other", "web:1", 1),
 			})
 		},
+		"beyond-its-rights": func(r *gitRepo) {
+			r.commit("A tenant", map[string]string{
+				"cluster/tenant.yaml": strings.ReplaceAll(strings.ReplaceAll(fluxApp, "NAME", "tenant"), "prune: true", "prune: true, serviceAccountName: robot"),
+				"cluster/rights.yaml": "apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {name: robot, namespace: default}\n" +
+					"roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: edit}\nsubjects: [{kind: ServiceAccount, name: robot}]\n",
+				"tenant/web.yaml":  deployment("own", "web:1", 1),
+				"tenant/more.yaml": "apiVersion: v1\nkind: Secret\nmetadata: {name: more, namespace: elsewhere}\nstringData: {a: b}\n",
+			})
+		},
 		"broken": func(r *gitRepo) {
 			r.commit("Break", map[string]string{"base/web.yaml": "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {replica: 2}\n"})
 		},

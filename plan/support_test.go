@@ -15,6 +15,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
 
@@ -85,7 +86,7 @@ func TestEveryFieldHasARow(t *testing.T) {
 		}
 	}
 	for _, o := range []runtime.Object{
-		&corev1.Namespace{}, &corev1.ConfigMap{}, &corev1.Secret{}, &corev1.ServiceAccount{}, &corev1.Pod{},
+		&corev1.Namespace{}, &corev1.ConfigMap{}, &corev1.Secret{}, &corev1.ServiceAccount{}, &rbacv1.Role{}, &rbacv1.ClusterRole{}, &rbacv1.RoleBinding{}, &rbacv1.ClusterRoleBinding{}, &corev1.Pod{},
 		&appsv1.Deployment{}, &appsv1.ReplicaSet{}, &batchv1.Job{},
 		&corev1.Service{}, &corev1.Endpoints{}, &discoveryv1.EndpointSlice{}, //nolint:staticcheck // it is deprecated, and people have it
 	} {
