@@ -48,34 +48,53 @@ func (a *authority) current() *rbac.Rules {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.rules == nil {
-		a.rules = rbac.New(a.all())
+		a.rules = rulesAfter(a.applied, nil)
 	}
 	return a.rules
 }
 
-// all returns the objects of all applications. The caller holds a.mu.
-func (a *authority) all() []object.Object {
-	var all []object.Object
-	for _, name := range slices.Sorted(maps.Keys(a.applied)) {
-		all = append(all, a.applied[name]...)
-	}
-	return all
+// attempt is what an application that acts as somebody would do.
+type attempt struct {
+	identity string
+	plan     plan.Plan
+	desired  plan.Desired
 }
 
-// after returns the rules as they are when what applications want is applied; what is not looked at stays as it is.
-func (a *authority) after(wants map[string]plan.Desired) *rbac.Rules {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var all []object.Object
-	for _, name := range slices.Sorted(maps.Keys(wants)) {
-		all = append(all, wants[name].Objects...)
+// rulesAfter returns the rules that are in force when all is applied that is allowed. inForce are the objects of every application before;
+// those of an application that tries something are replaced when it may do all of that, by the rules that hold without it.
+func rulesAfter(inForce map[string][]object.Object, attempts map[string]attempt) *rbac.Rules {
+	objects := maps.Clone(inForce)
+	all := func() (out []object.Object) {
+		for _, name := range slices.Sorted(maps.Keys(objects)) {
+			out = append(out, objects[name]...)
+		}
+		return out
 	}
-	for _, name := range slices.Sorted(maps.Keys(a.applied)) {
-		if _, looked := wants[name]; !looked {
-			all = append(all, a.applied[name]...)
+	waiting := slices.Sorted(maps.Keys(attempts))
+	for {
+		rules, before := rbac.New(all()), len(waiting)
+		waiting = slices.DeleteFunc(waiting, func(name string) bool {
+			a := attempts[name]
+			if a.identity != "" && len(rules.Judge(rbac.ParseUser(a.identity), a.plan, a.desired)) > 0 {
+				return false
+			}
+			objects[name] = a.desired.Objects
+			return true
+		})
+		if len(waiting) == before {
+			return rules
 		}
 	}
-	return rbac.New(all)
+}
+
+// snapshot returns the objects that are applied, by application.
+func (a *authority) snapshot() map[string][]object.Object {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.applied == nil {
+		return map[string][]object.Object{}
+	}
+	return maps.Clone(a.applied)
 }
 
 // Judge implements reconcile.World.
@@ -120,23 +139,26 @@ func (s *System) recordedRules(application string, inventory []plan.Applied) {
 	}
 }
 
-// judgeLooked adds to what was looked at what is forbidden of it, when all that is wanted is applied.
+// judgeLooked adds to what was looked at what is forbidden of it, when all that is allowed is applied.
 func (s *System) judgeLooked(looked map[string]reconcile.Status) {
-	wants := map[string]plan.Desired{}
+	attempts := map[string]attempt{}
+	bounded := false
 	for name, st := range looked {
-		if st.Desired.Complete {
-			wants[name] = st.Desired
+		if st.Desired.Complete && !st.Config.Removed {
+			attempts[name] = attempt{identity: st.Config.Identity, plan: st.Plan, desired: st.Desired}
+			bounded = bounded || st.Config.Identity != ""
 		}
 	}
-	var rules *rbac.Rules
-	for name, st := range looked {
-		if st.Config.Identity == "" || st.Config.Removed {
+	if !bounded {
+		return
+	}
+	rules := rulesAfter(s.authority.snapshot(), attempts)
+	for name, a := range attempts {
+		if a.identity == "" {
 			continue
 		}
-		if rules == nil {
-			rules = s.authority.after(wants)
-		}
-		if found := rules.Judge(rbac.ParseUser(st.Config.Identity), st.Plan, st.Desired); len(found) > 0 {
+		if found := rules.Judge(rbac.ParseUser(a.identity), a.plan, a.desired); len(found) > 0 {
+			st := looked[name]
 			st.Diags = append(slices.Clip(st.Diags), found...)
 			looked[name] = st
 		}
@@ -164,19 +186,33 @@ func (s *System) mayDeclare(identity string, objects []object.Object) ([]object.
 	return may, found
 }
 
-// judge returns what is forbidden of a plan of an application that an evaluation has.
-func (e *evaluation) judge(w *wanted, p plan.Plan) diag.List {
-	if w.config.Identity == "" || w.config.Removed {
-		return nil
+// judge adds to the plans what is forbidden of them, when all that is allowed of the change is applied.
+func (c *comparison) judge() {
+	inForce, attempts := map[string][]object.Object{}, map[string]attempt{}
+	bounded := false
+	for name, w := range c.before.wants {
+		inForce[name] = w.desired.Objects
 	}
-	if e.rules == nil {
-		var all []object.Object
-		for _, name := range slices.Sorted(maps.Keys(e.wants)) {
-			all = append(all, e.wants[name].desired.Objects...)
+	for i := range c.plans {
+		p := &c.plans[i]
+		switch w := c.after.wants[p.Name]; {
+		case w == nil:
+			delete(inForce, p.Name)
+		case w.problem == "" && !w.diags.HasErrors():
+			attempts[p.Name] = attempt{identity: w.config.Identity, plan: p.Plan, desired: w.desired}
+			bounded = bounded || w.config.Identity != ""
 		}
-		e.rules = rbac.New(all)
 	}
-	return e.rules.Judge(rbac.ParseUser(w.config.Identity), p, w.desired)
+	if !bounded {
+		return
+	}
+	rules := rulesAfter(inForce, attempts)
+	for i := range c.plans {
+		p := &c.plans[i]
+		if a, ok := attempts[p.Name]; ok && a.identity != "" {
+			p.Plan.Diags = slices.Concat(p.Plan.Diags, rules.Judge(rbac.ParseUser(a.identity), a.plan, a.desired))
+		}
+	}
 }
 
 // identityOf returns whom an application acts as: the service account that its declaration names, else the settings' for

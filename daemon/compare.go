@@ -46,7 +46,7 @@ func (s *System) compare(ctx context.Context, base, head placing, stranger bool,
 		}
 	}
 	had := before.owners(nil)
-	owners := &ownership{before: before, after: after, had: had, has: after.owners(had), worlds: map[string]plan.Observed{}}
+	owners := &ownership{before: before, had: had, has: after.owners(had), worlds: map[string]plan.Observed{}}
 	for _, name := range names {
 		if len(only) > 0 && !slices.Contains(only, name) {
 			continue
@@ -55,6 +55,7 @@ func (s *System) compare(ctx context.Context, base, head placing, stranger bool,
 			c.plans = append(c.plans, p)
 		}
 	}
+	c.judge()
 	return c, nil
 }
 
@@ -89,7 +90,7 @@ func (s *System) difference(before, after *wanted, owners *ownership) (api.Appli
 	p.Plan = plan.Compute(desired, observed, s.planning)
 	p.Plan.Blocked = compared(p.Plan.Blocked, p.Plan.Diags)
 	if after != nil {
-		p.Plan.Diags = slices.Concat(after.diags, p.Plan.Diags, owners.after.judge(after, p.Plan))
+		p.Plan.Diags = slices.Concat(after.diags, p.Plan.Diags)
 	}
 	wasBroken := before != nil && (before.problem != "" || before.diags.HasErrors())
 	return p, !p.Plan.Empty() || len(p.Plan.Changes) > 0 || len(p.Plan.Moves) > 0 || p.Plan.Blocked != nil || p.Plan.Diags.HasErrors() || wasBroken || before == nil || after == nil
@@ -137,7 +138,6 @@ func (s *System) converged(d plan.Desired, o plan.Observed) plan.Observed {
 // still wants it, then the first by name. worlds are what would run of an application before the change.
 type ownership struct {
 	before   *evaluation
-	after    *evaluation
 	had, has map[object.Ref]string
 	worlds   map[string]plan.Observed
 }

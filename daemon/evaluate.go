@@ -10,7 +10,6 @@ import (
 	"github.com/fairlead-dev/fairlead/daemon/applications"
 	"github.com/fairlead-dev/fairlead/daemon/reconcile"
 	"github.com/fairlead-dev/fairlead/plan"
-	"github.com/fairlead-dev/fairlead/policies/rbac"
 	"github.com/fairlead-dev/fairlead/render"
 	"github.com/fairlead-dev/fairlead/render/diag"
 	"github.com/fairlead-dev/fairlead/render/object"
@@ -29,7 +28,6 @@ type evaluation struct {
 	// applications that come from them.
 	stranger bool
 
-	rules    *rbac.Rules // nil until they are asked for
 	declared map[string]applications.Declared
 	wants    map[string]*wanted
 	beside   map[string]plan.Configs

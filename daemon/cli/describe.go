@@ -33,7 +33,7 @@ Kinds: ` + kindHelp() + `.`,
 			return a.completeKindName(c, got, word)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) == 2 && !strings.Contains(args[0], "/") && !strings.Contains(args[1], "/") {
+			if len(args) == 2 && !strings.Contains(args[0], "/") {
 				args = []string{args[0] + "/" + args[1]}
 			}
 			if len(args) != 1 || !strings.Contains(args[0], "/") {

@@ -108,11 +108,6 @@ func parseWanted(args []string) ([]wanted, error) {
 		}
 		return out, nil
 	}
-	for _, arg := range args[1:] {
-		if strings.Contains(arg, "/") {
-			return nil, fmt.Errorf("%q: write either KIND NAME… or KIND/NAME…, not both", arg)
-		}
-	}
 	var words []string
 	for _, word := range strings.Split(args[0], ",") {
 		if word == "all" {
@@ -126,6 +121,11 @@ func parseWanted(args []string) ([]wanted, error) {
 		if err != nil {
 			return nil, err
 		}
+		for _, name := range args[1:] {
+			if strings.Contains(name, "/") && !r.slashed() {
+				return nil, fmt.Errorf("%q: write either KIND NAME… or KIND/NAME…, not both", name)
+			}
+		}
 		if !slices.ContainsFunc(out, func(w wanted) bool { return w.kind == r.kind }) {
 			out = append(out, wanted{resource: r, names: args[1:]})
 		}
@@ -136,9 +136,12 @@ func parseWanted(args []string) ([]wanted, error) {
 // parseKindName reads KIND/NAME.
 func parseKindName(arg string) (resource, string, error) {
 	word, name, ok := strings.Cut(arg, "/")
-	if !ok || name == "" || strings.Contains(name, "/") {
+	r, err := findResource(word)
+	if !ok || name == "" || strings.Contains(name, "/") && (err != nil || !r.slashed()) {
 		return resource{}, "", fmt.Errorf("%q: write KIND/NAME", arg)
 	}
-	r, err := findResource(word)
 	return r, name, err
 }
+
+// slashed reports whether names of the kind may have a slash: those of what an object declares are NAMESPACE/NAME.
+func (r resource) slashed() bool { return r.group == api.Group && r.kind != "Node" }

@@ -141,6 +141,8 @@ type Application struct {
 	absent lostGood
 	// answering is since when all nodes answered, as far as this process saw.
 	answering time.Time
+	// forbidden is since when something of the plan is.
+	forbidden time.Time
 	// failures counts the walks that failed in a row, the first one at failing.
 	failures int
 	failing  time.Time

@@ -24,6 +24,8 @@ func TestOfWhatIsForbiddenNothingIsCarriedOut(t *testing.T) {
 			}
 		})
 		w.push("r2", deployment("web:2", 2))
+		w.want("Progressing Forbidden") // the rules may be on their way
+		w.after(rulesCome)
 		w.want("Failed Forbidden")
 		w.wantPods("web:1", "web:1")
 		if st := w.app.Status(); !st.Diags.HasErrors() || len(w.walks) != 1 || w.record().Revision != "r1" {

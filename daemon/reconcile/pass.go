@@ -162,13 +162,24 @@ func (ps *pass) lets(context.Context) (time.Time, bool) {
 	return time.Time{}, false
 }
 
+// rulesCome is how long rules may come after what they allow, as when one commit brings both, before it counts as a failure.
+const rulesCome = 5 * time.Second
+
 // may carries nothing out of a plan of which something is forbidden. That is no fault of the revision: it goes on when the rules allow it.
 func (ps *pass) may(ctx context.Context) (time.Time, bool) {
+	a, now := ps.Application, time.Now()
 	if len(ps.forbidden) == 0 {
+		a.forbidden = time.Time{}
 		return time.Time{}, false
+	}
+	if a.forbidden.IsZero() {
+		a.forbidden = now
 	}
 	if next, done := ps.bringBack(ctx, ps.c, ps.st, ps.p, heldByRules(), ps.said); done {
 		return next, true
+	}
+	if until := a.forbidden.Add(rulesCome); now.Before(until) {
+		return ps.said(Progressing, "Forbidden", summary(ps.forbidden), earlier(until, ps.p.Wake)), true
 	}
 	return ps.said(Failed, "Forbidden", summary(ps.forbidden), ps.p.Wake), true
 }

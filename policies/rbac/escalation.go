@@ -122,7 +122,7 @@ func (r *Rules) covers(id Identity, namespace string, rules []rbacv1.PolicyRule,
 // wordsOf says what a rule allows, for example `create,update deployments.apps`.
 func wordsOf(r rbacv1.PolicyRule) string {
 	if len(r.NonResourceURLs) > 0 {
-		return strings.Join(r.Verbs, ",") + " " + strings.Join(r.NonResourceURLs, ",")
+		return strings.Join(r.Verbs, ",") + " the paths " + strings.Join(r.NonResourceURLs, ",")
 	}
 	if len(r.APIGroups) > 1 {
 		return rbachelpers.CompactString(r)

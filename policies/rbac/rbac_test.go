@@ -252,7 +252,7 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-
 subjects: [{kind: ServiceAccount, name: robot}]`,
 			want: []string{
 				"error: RoleBinding payments/all: system:serviceaccount:payments:robot may not write this: it would give rights that its own identity has not got: " +
-					"* *; * *.* (only who has them, or the verb bind on clusterroles, may give them) (have somebody write it who has these rights, or give them to the identity first)",
+					"* *.*; * the paths * (only who has them, or the verb bind on clusterroles, may give them) (have somebody write it who has these rights, or give them to the identity first)",
 			},
 		},
 		{
