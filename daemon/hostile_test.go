@@ -58,8 +58,8 @@ type hostileCase struct {
 
 // What no case may need more than.
 const (
-	mostMemory = 768 << 20 // of the test, the daemon in it, and the render workers together
-	mostTime   = 10 * time.Second
+	mostMemory = 1 << 30 // of the test, the daemon in it, and the render workers together
+	mostTime   = time.Minute
 )
 
 // canaryValue is outside of every repository, and must never be seen.
