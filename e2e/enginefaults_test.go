@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -240,4 +242,78 @@ func fill(file string) error {
 		return fmt.Errorf("fill the disk: %w", err)
 	}
 	return nil
+}
+
+// TestOrphan has an engine come back that does not know any more that a container of its runs, as Docker 20.10 does when it dies while
+// it starts one: the container is replaced, and its processes end.
+func TestOrphan(t *testing.T) {
+	e := startOwnEngine(t, 512<<20, "--live-restore")
+	dir := t.TempDir()
+	h := runOn(t, e, faultManifests(runtimetest.Image(t), dir, "hello", 1))
+	h.awaitPods(1, 1)
+	web, err := e.find(t.Context(), h.installation, "_web_")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.stop(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	e.forgets(t, web.ID)
+	if err := e.start("--live-restore"); err != nil {
+		t.Fatal(err)
+	}
+	h.until("the container is replaced", func() error {
+		if n := starts(t, dir, "web", "hello"); n < 2 {
+			return fmt.Errorf("it was started %d times", n)
+		}
+		return nil
+	})
+	h.awaitPods(1, 1)
+	if left := processesOf(t, web.ID); len(left) > 0 {
+		t.Errorf("what the engine has forgotten still runs: %v", left)
+	}
+	if n := starts(t, dir, "web", "hello"); n != 2 {
+		t.Errorf("it was started %d times", n) // the port was taken
+	}
+	h.await([]string{"events"}, "ForgottenByEngine")
+	h.await([]string{"plan"}, "No changes.")
+}
+
+// forgets has an engine that does not run believe that it never started a container.
+func (e *ownEngine) forgets(t *testing.T, id string) {
+	t.Helper()
+	file := filepath.Join(e.data, "containers", id, "config.v2.json")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config map[string]any
+	if err := json.Unmarshal(b, &config); err != nil {
+		t.Fatal(err)
+	}
+	state, ok := config["State"].(map[string]any)
+	if !ok || state["Running"] != true {
+		t.Fatalf("the container's state is %v", config["State"])
+	}
+	const never = "0001-01-01T00:00:00Z"
+	state["Running"], state["Pid"], state["StartedAt"], state["FinishedAt"] = false, 0, never, never
+	if b, err = json.Marshal(config); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// processesOf returns the processes in the cgroups of a container.
+func processesOf(t *testing.T, id string) []string {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(files, func(file string) bool {
+		b, err := os.ReadFile(file)
+		return err != nil || !strings.Contains(string(b), id)
+	})
 }

@@ -25,13 +25,14 @@ func (p *pod) create(c *container) {
 		c.crash = c.crash.restarted(c.ended)
 	}
 	c.byHand = false
-	attempt, sandbox, ip := c.next, p.sandbox.id, p.address()
+	attempt, sandbox, ip, before := c.next, p.sandbox.id, p.address(), c.id
 	known, spec := p.state.pod, c.spec
 	p.begin(func() func() {
 		pod, err := p.node.withConfigs(known)
 		if err != nil {
 			return func() { p.createFailed(c, asProblem(err, reasonConfigError)) }
 		}
+		forgotten := p.node.reapOrphan(before) // it would hold the ports of what comes now
 		img, err := p.node.images.ensure(p.work, pod, spec)
 		if err != nil {
 			return func() { p.createFailed(c, asProblem(err, reasonErrImagePull)) }
@@ -75,6 +76,9 @@ func (p *pod) create(c *container) {
 				p.old = append(p.old, &lost)
 				c.instance = instance{status: absent}
 				return
+			}
+			if forgotten {
+				p.warning(spec.Name, "ForgottenByEngine", "The engine had forgotten that container %.12s of %s runs: its processes were ended", before, spec.Name)
 			}
 			p.normal(spec.Name, "Created", "Created container %s", spec.Name)
 		}
@@ -176,6 +180,8 @@ func (n *Node) startContainer(id string, nonRoot bool) (pid int, err error) {
 			return 0, e
 		} else if e == nil && !c.StartedAt.IsZero() {
 			err = nil
+		} else if e == nil && n.reapOrphan(id) {
+			err = n.opt.Engine.Start(ctx, id)
 		}
 	}
 	if err != nil || !nonRoot {

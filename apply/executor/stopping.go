@@ -124,6 +124,7 @@ func (n *Node) remove(id string) error {
 		return err
 	}
 	defer release()
+	n.reapOrphan(id)
 	err = n.opt.Engine.Remove(ctx, id)
 	if errors.Is(err, runtimes.ErrNotFound) {
 		return nil
