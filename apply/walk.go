@@ -136,7 +136,8 @@ func (k *walk) fill(ctx context.Context, n *node) {
 // for the grace period of a pod: such steps take no slot.
 func acts(op plan.Op) bool {
 	switch op {
-	case plan.OpCreatePod, plan.OpUpdatePod, plan.OpSetService, plan.OpDeleteService, plan.OpSetEndpoints, plan.OpDeleteEndpoints:
+	case plan.OpCreatePod, plan.OpUpdatePod, plan.OpSetService, plan.OpDeleteService, plan.OpSetEndpoints, plan.OpDeleteEndpoints,
+		plan.OpSetStorage, plan.OpDeleteStorage:
 		return true
 	case plan.OpPullImage, plan.OpWaitReady, plan.OpDeletePod, plan.OpWaitHealthy:
 		return false

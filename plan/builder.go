@@ -58,6 +58,7 @@ type builder struct {
 	plan    Plan
 
 	services services
+	storage  storage
 	staging  staging
 	// recordedSync is the sync as it was observed.
 	recordedSync *SyncState
@@ -75,8 +76,9 @@ type pod struct {
 	ours bool
 	// moves is the step that makes it one of this application; 0 when it is already.
 	moves StepID
-	// gone is set once this plan deletes the pod.
-	gone bool
+	// gone is set once this plan deletes the pod, by the step removal.
+	gone    bool
+	removal StepID
 }
 
 // active reports whether the pod runs or is going to: it has not ended and was not told to stop.
@@ -229,11 +231,17 @@ func (b *builder) create(p *Pod, cause string, after ...StepID) StepID {
 	if !b.canCreate || slices.Contains(after, 0) {
 		return 0
 	}
+	claims, ok := b.afterClaims(p)
+	if !ok {
+		return 0
+	}
+	b.uses(p)
 	b.names[p.PodKey] = true
 	pulls := b.pull(p)
 	if len(after) == 0 {
 		pulls = nil
 	}
+	after = append(slices.Clip(after), claims...)
 	// Its environment and the names that it asks for come from Services.
 	for _, id := range b.services.first[p.Namespace] {
 		if b.gate != 0 || !b.behind[id] { // what waits for no stage does not wait for a Service that does
@@ -271,7 +279,7 @@ func (b *builder) remove(op *pod, cause string, after ...StepID) StepID {
 	}
 	id := b.step(Step{Op: OpDeletePod, Node: op.node, Target: op.Ref(), Cause: cause,
 		Args: DeletePod{Pod: op.PodKey, UID: op.UID, Application: b.desired.Application.Name}}, afterMove(op, after))
-	op.gone = id != 0
+	op.gone, op.removal = id != 0, id
 	return id
 }
 

@@ -32,6 +32,7 @@ func Compute(d Desired, o Observed, opt Options) Plan {
 	b.block()
 	b.movePods()
 	b.placeServices()
+	b.placeStorage()
 	b.planStages(o.Sync, o.Retry)
 	b.showServices()
 	b.showMoves()
@@ -55,6 +56,8 @@ func planWorkload(b *builder, w *Workload, pods []*pod) {
 		return
 	case b.verdicts[w.Ref] == left:
 		b.leftStatus(w, pods)
+		return
+	case b.waitForClaims(w, pods):
 		return
 	}
 	switch v := w.Value.(type) {
@@ -170,6 +173,7 @@ func (b *builder) basis(claims map[object.Ref]string) Fingerprint {
 		}
 	}
 	b.servicesBasis(put)
+	b.storageBasis(put)
 	if s := b.recordedSync; s != nil {
 		put("sync", s.ID, s.Failed, strconv.FormatBool(s.active()))
 	}

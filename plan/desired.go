@@ -119,4 +119,6 @@ type Pod struct {
 	Index int
 	// Configs are the ConfigMaps and Secrets that the pod refers to and that exist, sorted by Ref.
 	Configs []Config
+	// Claims are what the pod's claims are bound to, by the claim's name. The node that runs it fills them in.
+	Claims map[string]Source
 }

@@ -167,6 +167,11 @@ func (b *builder) leftovers(applied []Applied) []object.Ref {
 			}
 		}
 	}
+	for _, r := range sortedRefs(b.storage.on) {
+		if x := b.storage.on[r]; x.Application == name && x.Owner == (object.Ref{}) && !b.desiredHas(r) {
+			out = append(out, r)
+		}
+	}
 	slices.SortFunc(out, object.Compare)
 	return slices.Compact(out)
 }

@@ -97,6 +97,13 @@ func (b *builder) compareObject(o *object.Object, have *Applied) verdict {
 	if o.Kind == "Service" && o.Group == "" {
 		fixed = append(fixed, b.fixedOfService(have, o, fields)...)
 	}
+	if what, hint := b.fixedOfStorage(o, fields); what != "" {
+		b.diag(diag.Diagnostic{
+			Severity: diag.Error, Code: "immutable-field", Ref: o.Ref, Origin: o.Origin, Field: what,
+			Message: what + " cannot be changed while the claim is bound; what was applied before stays, with all that it holds", Hint: hint,
+		})
+		return left
+	}
 	v, action, cause := changed, ActionUpdate, "changed in the source"
 	if len(fixed) > 0 {
 		what := strings.Join(fixed[:min(3, len(fixed))], ", ")

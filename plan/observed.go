@@ -49,6 +49,8 @@ type NodeState struct {
 	// Services and Endpoints are what the node serves, of every application, sorted by Ref.
 	Services  []*Service
 	Endpoints []*EndpointSlice
+	// Storage are the classes, volumes and claims that the node keeps, of every application, sorted by Ref.
+	Storage []*Storage
 }
 
 // ObservedPod is a pod that was found on a node.

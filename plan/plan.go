@@ -42,6 +42,11 @@ const (
 	OpSetEndpoints Op = "set-endpoints"
 	// OpDeleteEndpoints ends hand-written endpoints (DeleteEndpoints).
 	OpDeleteEndpoints Op = "delete-endpoints"
+	// OpSetStorage has a node keep a StorageClass, a PersistentVolume or a claim as it is given, and makes what a claim is
+	// bound to (SetStorage).
+	OpSetStorage Op = "set-storage"
+	// OpDeleteStorage ends one (DeleteStorage). What a claim holds goes with it, or is kept as a PersistentVolume.
+	OpDeleteStorage Op = "delete-storage"
 	// OpWaitHealthy waits until everything before a stage is healthy (WaitHealthy). It is no node's matter: Plan.Open is what
 	// can be done before, and the plan that is computed when all of it is healthy goes on behind it.
 	OpWaitHealthy Op = "wait-healthy"
@@ -114,6 +119,18 @@ type DeleteEndpoints struct {
 	Application string
 }
 
+// SetStorage is the Args of OpSetStorage. A node refuses a claim whose volume another claim has.
+type SetStorage struct{ Storage *Storage }
+
+// DeleteStorage is the Args of OpDeleteStorage. One of that name of another application is left alone, and so is a claim
+// that a pod uses: that is an error.
+type DeleteStorage struct {
+	Storage     object.Ref
+	Application string
+	// Keep keeps what a claim holds.
+	Keep bool
+}
+
 // WaitHealthy is the Args of OpWaitHealthy.
 type WaitHealthy struct {
 	// Stage is what begins then.
@@ -133,6 +150,9 @@ func (SetService) op() Op      { return OpSetService }
 func (DeleteService) op() Op   { return OpDeleteService }
 func (SetEndpoints) op() Op    { return OpSetEndpoints }
 func (DeleteEndpoints) op() Op { return OpDeleteEndpoints }
+
+func (SetStorage) op() Op    { return OpSetStorage }
+func (DeleteStorage) op() Op { return OpDeleteStorage }
 
 func (WaitHealthy) op() Op { return OpWaitHealthy }
 

@@ -62,6 +62,7 @@ func (b *builder) planStages(sync *SyncState, retry bool) {
 	for _, s := range st.stages {
 		b.begin(s)
 		from := len(b.plan.Status)
+		b.setStorage()
 		b.setServices()
 		b.planEndpoints()
 		b.planWorkloads()
@@ -71,6 +72,7 @@ func (b *builder) planStages(sync *SyncState, retry bool) {
 			b.pruneOrphans()
 		}
 		b.pruneServices(!st.several)
+		b.pruneStorage()
 		b.settle(from)
 	}
 	b.planIdleHooks()

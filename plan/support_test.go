@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
 
@@ -88,6 +89,7 @@ func TestEveryFieldHasARow(t *testing.T) {
 	for _, o := range []runtime.Object{
 		&corev1.Namespace{}, &corev1.ConfigMap{}, &corev1.Secret{}, &corev1.ServiceAccount{}, &rbacv1.Role{}, &rbacv1.ClusterRole{}, &rbacv1.RoleBinding{}, &rbacv1.ClusterRoleBinding{}, &corev1.Pod{},
 		&appsv1.Deployment{}, &appsv1.ReplicaSet{}, &batchv1.Job{},
+		&corev1.PersistentVolumeClaim{}, &corev1.PersistentVolume{}, &storagev1.StorageClass{},
 		&corev1.Service{}, &corev1.Endpoints{}, &discoveryv1.EndpointSlice{}, //nolint:staticcheck // it is deprecated, and people have it
 	} {
 		walk(reflect.TypeOf(o))
@@ -212,6 +214,7 @@ func typedObject(t testing.TB, manifest []byte) object.Object {
 		"Namespace": &corev1.Namespace{}, "ConfigMap": &corev1.ConfigMap{}, "Secret": &corev1.Secret{},
 		"ServiceAccount": &corev1.ServiceAccount{}, "Pod": &corev1.Pod{}, "Deployment": &appsv1.Deployment{},
 		"ReplicaSet": &appsv1.ReplicaSet{}, "Job": &batchv1.Job{},
+		"PersistentVolumeClaim": &corev1.PersistentVolumeClaim{}, "PersistentVolume": &corev1.PersistentVolume{}, "StorageClass": &storagev1.StorageClass{},
 		"Service": &corev1.Service{}, "Endpoints": &corev1.Endpoints{}, "EndpointSlice": &discoveryv1.EndpointSlice{}, //nolint:staticcheck // as above
 	}
 	v := values[head.Kind]

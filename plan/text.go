@@ -35,6 +35,13 @@ func (s Step) String() string {
 		fmt.Fprintf(&b, " %s/%s", s.Target.Namespace, s.Target.Name)
 	case SetEndpoints, DeleteEndpoints:
 		fmt.Fprintf(&b, " %s/%s (%s)", s.Target.Namespace, s.Target.Name, s.Target.Kind)
+	case SetStorage:
+		b.WriteString(" " + args.Storage.String())
+	case DeleteStorage:
+		b.WriteString(" " + args.Storage.String())
+		if args.Keep {
+			b.WriteString(" and keep what it holds")
+		}
 	case WaitHealthy:
 		b.WriteString(" before " + args.Stage.String())
 	case CreatePod, DeletePod:

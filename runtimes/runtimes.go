@@ -96,10 +96,12 @@ type ContainerSpec struct {
 	StopSignal string
 }
 
-// Mount binds a path of the host into a container.
+// Mount binds a path of the host into a container, or a volume of the engine.
 type Mount struct {
 	Source, Target string
-	ReadOnly       bool
+	// Volume is the name that a VolumeEngine made the volume with; Source and Propagation are empty then.
+	Volume   string
+	ReadOnly bool
 	// Propagation is "", "rslave" or "rshared".
 	Propagation string
 }
@@ -249,4 +251,12 @@ type Engine interface {
 	// delivers an EventGap after every (re)connection. on must not block.
 	Events(ctx context.Context, on func(Event)) error
 	Close() error
+}
+
+// VolumeEngine is an Engine that keeps volumes. Both methods may be called again.
+type VolumeEngine interface {
+	// EnsureVolume makes a volume of a driver exist; one with the name that is not like that is ErrConflict.
+	EnsureVolume(ctx context.Context, name, driver string, options map[string]string) error
+	// RemoveVolume removes a volume with all that it holds; one that is missing, or not ours, is not an error.
+	RemoveVolume(ctx context.Context, name string) error
 }

@@ -46,6 +46,10 @@ func (n *Node) Do(ctx context.Context, s plan.Step) error {
 		return n.doSetEndpoints(ctx, a.Endpoints)
 	case plan.DeleteEndpoints:
 		return n.doDeleteEndpoints(ctx, a)
+	case plan.SetStorage:
+		return n.doSetStorage(ctx, a.Storage)
+	case plan.DeleteStorage:
+		return n.doDeleteStorage(ctx, a)
 	case plan.WaitHealthy:
 		return errors.New("what waits for other objects is not a node's to carry out: observe and plan again")
 	}

@@ -121,6 +121,7 @@ type Node struct {
 	prober  Prober
 	probes  *probes.Manager
 	serving *serving
+	storage *storage
 	// lowestOOM is the lowest oom_score_adj that containers can have here.
 	lowestOOM int
 	ground    ground
@@ -184,10 +185,12 @@ func New(o Options) (*Node, error) {
 		if err := files.make(); err != nil {
 			return nil, err
 		}
-		if err := os.MkdirAll(filepath.Join(o.StateDir, "pods"), 0o700); err != nil {
-			return nil, fmt.Errorf("make the directory for pods: %w", err)
+		for _, dir := range []string{"pods", "storage"} {
+			if err := os.MkdirAll(filepath.Join(o.StateDir, dir), 0o700); err != nil {
+				return nil, fmt.Errorf("make the directory for %s: %w", dir, err)
+			}
 		}
-		for _, dir := range []string{"pods", "services"} {
+		for _, dir := range []string{"pods", "services", "storage"} {
 			if err := removeHalfWritten(filepath.Join(o.StateDir, dir)); err != nil {
 				return nil, fmt.Errorf("remove what was written by half: %w", err)
 			}
@@ -211,6 +214,7 @@ func New(o Options) (*Node, error) {
 	n.sync = sync.OnceFunc(func() { close(n.synced) })
 	n.serving = newServing(o.ID, files, o.Registries)
 	n.serving.load(o.OnTrouble)
+	n.storage = newStorage(filepath.Join(o.StateDir, "storage"), o.OnTrouble)
 	if !o.ReadOnly {
 		for _, r := range n.serving.registries {
 			n.wg.Go(func() { n.keep(r) })

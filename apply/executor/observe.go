@@ -55,6 +55,7 @@ func (n *Node) Observe(ctx context.Context) (plan.NodeState, error) {
 			return strings.Compare(a.UID, b.UID)
 		})
 		s.Services, s.Endpoints = n.serving.lists()
+		s.Storage = n.storage.all()
 		n.state = s
 	}
 	return *n.state, n.staleErr

@@ -195,6 +195,10 @@ func (p *pod) evict(message string) {
 // that was adopted after a restart knows only their names, because values are not kept: it gets what is
 // desired now. One that is not known yet is runtimes.ErrMissing, though it be optional: it was there.
 func (n *Node) withConfigs(pod *plan.Pod) (*plan.Pod, error) {
+	pod, err := n.withClaims(pod)
+	if err != nil {
+		return nil, err
+	}
 	if !slices.ContainsFunc(pod.Configs, bare) {
 		return pod, nil
 	}

@@ -115,7 +115,9 @@ func targets(p plan.Plan) map[target]bool {
 			out[target{s.Op, s.Node, keyOf(s), args.Service.Hash}] = true
 		case plan.SetEndpoints:
 			out[target{s.Op, s.Node, keyOf(s), s.Target.Kind + args.Endpoints.Hash}] = true
-		case plan.DeleteService, plan.DeleteEndpoints:
+		case plan.SetStorage:
+			out[target{s.Op, s.Node, keyOf(s), s.Target.Kind + args.Storage.String()}] = true
+		case plan.DeleteService, plan.DeleteEndpoints, plan.DeleteStorage:
 			out[target{s.Op, s.Node, keyOf(s), s.Target.Kind}] = true
 		case plan.WaitReady, plan.PullImage, plan.WaitHealthy:
 		}

@@ -23,11 +23,12 @@ import (
 )
 
 // Format is the version of the JSON. Readers of a version read all files of that version, and of those before:
-// fields are only ever added under a new one. Version 2 added Services, version 3 stages, syncs and moves between applications.
-const Format = "fairlead.dev/planfile/v3"
+// fields are only ever added under a new one. Version 2 added Services, version 3 stages, syncs and moves between
+// applications, version 4 storage.
+const Format = "fairlead.dev/planfile/v4"
 
 // before are the versions that are read as well.
-var before = [...]string{"fairlead.dev/planfile/v1", "fairlead.dev/planfile/v2"}
+var before = [...]string{"fairlead.dev/planfile/v1", "fairlead.dev/planfile/v2", "fairlead.dev/planfile/v3"}
 
 // ErrFormat is wrapped by Decode's error for what is no plan, or one of another version.
 var ErrFormat = errors.New("not a plan that can be read")
@@ -73,6 +74,9 @@ type args struct {
 	LoadBalancers []netip.Addr       `json:"loadBalancerIPs,omitempty"`
 	ExternalIPs   []string           `json:"externalIPs,omitempty"`
 	ExternalName  string             `json:"externalName,omitempty"`
+	// Storage is the class, volume or claim that is set; Keep keeps what a claim that is deleted holds.
+	Storage *plan.Storage `json:"storage,omitempty"`
+	Keep    bool          `json:"keep,omitempty"`
 	// Stage is what waits until Objects are healthy.
 	Stage   *plan.Stage  `json:"stage,omitempty"`
 	Objects []object.Ref `json:"objects,omitempty"`
@@ -218,6 +222,13 @@ func argsOf(a plan.Args) (*args, error) {
 		return &args{Object: &a.Endpoints.Ref, Application: a.Endpoints.Application, For: &a.Endpoints.Service, Hash: a.Endpoints.Hash}, nil
 	case plan.DeleteEndpoints:
 		return &args{Object: &a.Endpoints, Application: a.Application}, nil
+	case plan.SetStorage:
+		if a.Storage == nil {
+			return nil, errors.New("the storage is missing")
+		}
+		return &args{Storage: a.Storage}, nil
+	case plan.DeleteStorage:
+		return &args{Object: &a.Storage, Application: a.Application, Keep: a.Keep}, nil
 	case plan.WaitHealthy:
 		return &args{Stage: &a.Stage, Objects: a.Objects}, nil
 	}
@@ -257,7 +268,11 @@ func (s step) restored() (plan.Args, error) {
 		return nil, errors.New("its arguments are missing")
 	}
 	switch s.Op {
-	case plan.OpSetService, plan.OpDeleteService, plan.OpSetEndpoints, plan.OpDeleteEndpoints:
+	case plan.OpSetStorage:
+		if a.Storage == nil {
+			return nil, errors.New("its storage is missing")
+		}
+	case plan.OpSetService, plan.OpDeleteService, plan.OpSetEndpoints, plan.OpDeleteEndpoints, plan.OpDeleteStorage:
 		if a.Object == nil {
 			return nil, errors.New("its object is missing")
 		}
@@ -296,6 +311,10 @@ func (s step) restored() (plan.Args, error) {
 		return plan.SetEndpoints{Endpoints: e}, nil
 	case plan.OpDeleteEndpoints:
 		return plan.DeleteEndpoints{Endpoints: *a.Object, Application: a.Application}, nil
+	case plan.OpSetStorage:
+		return plan.SetStorage{Storage: a.Storage}, nil
+	case plan.OpDeleteStorage:
+		return plan.DeleteStorage{Storage: *a.Object, Application: a.Application, Keep: a.Keep}, nil
 	case plan.OpWaitHealthy:
 		return plan.WaitHealthy{Stage: *a.Stage, Objects: a.Objects}, nil
 	}

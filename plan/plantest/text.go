@@ -51,6 +51,10 @@ type Decode func(name string, data []byte) ([]object.Object, error)
 //	stale         the node does not answer
 //	served        what is served, one line each: "applied" or "desired" (all Services and endpoints of these), then
 //	              "without namespace/name", or another application's "namespace/name application clusterIP nodePort…"
+//	kept          what the node keeps of classes, volumes and claims, one line each: "applied" or "desired" (all of these),
+//	              "others" (all of the manifests in the file "others", which are of application "others"),
+//	              "released namespace/claim" (a claim of these that was deleted and whose data is kept),
+//	              "without namespace/claim"
 //	ranges        other ServiceRanges than Ranges, one a line: clusterIPs, nodePorts, loadBalancers, hostIPs, pods
 //
 // A pod is "namespace/name Kind/owner template words…", where template is "desired", "applied" or any
@@ -98,6 +102,9 @@ func Parse(a *txtar.Archive, decode Decode) (Case, error) {
 		return c, err
 	}
 	node := plan.NodeState{Node: Node}
+	if err := parseStorage(files, &c, &earlier, &node, decode); err != nil {
+		return c, err
+	}
 	_, node.Stale = files["stale"]
 	for line := range lines(files["pods"]) {
 		p, err := parsePod(line, len(node.Pods)+1, app.Name, &c.Desired, &earlier)
@@ -273,6 +280,8 @@ func group(kind string) string {
 		return "apps"
 	case "Job":
 		return "batch"
+	case "StorageClass":
+		return "storage.k8s.io"
 	case "EndpointSlice":
 		return "discovery.k8s.io"
 	}

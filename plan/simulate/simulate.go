@@ -84,6 +84,7 @@ func NewWorld(o plan.Observed) *World {
 		o.Nodes[i].Pods = slices.Clone(o.Nodes[i].Pods)
 		o.Nodes[i].Services = slices.Clone(o.Nodes[i].Services)
 		o.Nodes[i].Endpoints = slices.Clone(o.Nodes[i].Endpoints)
+		o.Nodes[i].Storage = slices.Clone(o.Nodes[i].Storage)
 	}
 	return &World{observed: o}
 }
@@ -118,6 +119,10 @@ func (w *World) Do(s plan.Step) {
 		w.on(s.Node, func(n *plan.NodeState) {
 			n.Services = slices.DeleteFunc(n.Services, func(x *plan.Service) bool { return x.Ref == args.Service && x.Application == args.Application })
 		})
+	case plan.SetStorage:
+		w.on(s.Node, func(n *plan.NodeState) { n.Storage = plan.WithStorage(n.Storage, args.Storage) })
+	case plan.DeleteStorage:
+		w.on(s.Node, func(n *plan.NodeState) { n.Storage = plan.WithoutStorage(n.Storage, args) })
 	case plan.SetEndpoints:
 		w.on(s.Node, func(n *plan.NodeState) { n.Endpoints = setByRef(n.Endpoints, args.Endpoints, endpointsRef) })
 	case plan.DeleteEndpoints:

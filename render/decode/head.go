@@ -107,7 +107,7 @@ func (r *reporter) unsupported(h header) {
 		sev, hint = diag.Warning, ""
 	}
 	msg := fmt.Sprintf("kind %s is not run by this version of fairlead", h.ref.Kind)
-	for _, v := range []string{"v1", "apps/v1", "batch/v1", "discovery.k8s.io/v1"} {
+	for _, v := range []string{"v1", "apps/v1", "batch/v1", "discovery.k8s.io/v1", "storage.k8s.io/v1"} {
 		group, _, grouped := strings.Cut(v, "/")
 		if !grouped {
 			group = ""

@@ -27,6 +27,8 @@ import (
 	"k8s.io/kubernetes/pkg/apis/rbac"
 	rbacconv "k8s.io/kubernetes/pkg/apis/rbac/v1"
 	rbacvalidation "k8s.io/kubernetes/pkg/apis/rbac/validation"
+	storageconv "k8s.io/kubernetes/pkg/apis/storage/v1"
+	storagevalidation "k8s.io/kubernetes/pkg/apis/storage/validation"
 	"k8s.io/kubernetes/pkg/capabilities"
 
 	"github.com/fairlead-dev/fairlead/render/object"
@@ -77,6 +79,20 @@ func kindOf(apiVersion, name string) (kind, bool) {
 			allocateService(s)
 			return corevalidation.ValidateServiceCreate(s)
 		}), true
+	case "v1/PersistentVolumeClaim":
+		return define(coreconv.SetObjectDefaults_PersistentVolumeClaim, coreconv.Convert_v1_PersistentVolumeClaim_To_core_PersistentVolumeClaim, func(c *core.PersistentVolumeClaim) field.ErrorList {
+			return corevalidation.ValidatePersistentVolumeClaim(c, corevalidation.ValidationOptionsForPersistentVolumeClaimCreate())
+		}), true
+	case "v1/PersistentVolume":
+		k := define(coreconv.SetObjectDefaults_PersistentVolume, coreconv.Convert_v1_PersistentVolume_To_core_PersistentVolume, func(v *core.PersistentVolume) field.ErrorList {
+			return corevalidation.ValidatePersistentVolume(v, corevalidation.ValidationOptionsForPersistentVolume(v, nil))
+		})
+		k.cluster = true
+		return k, true
+	case "storage.k8s.io/v1/StorageClass":
+		k := define(storageconv.SetObjectDefaults_StorageClass, storageconv.Convert_v1_StorageClass_To_storage_StorageClass, storagevalidation.ValidateStorageClass)
+		k.cluster = true
+		return k, true
 	case "v1/Endpoints":
 		return define(coreconv.SetObjectDefaults_Endpoints, coreconv.Convert_v1_Endpoints_To_core_Endpoints, corevalidation.ValidateEndpointsCreate), true
 	case "discovery.k8s.io/v1/EndpointSlice":

@@ -84,7 +84,7 @@ func (e *Engine) body(s runtimes.ContainerSpec, now time.Time) (*container.Confi
 		h.GroupAdd = append(h.GroupAdd, strconv.FormatInt(g, 10))
 	}
 	for _, m := range s.Mounts {
-		h.Mounts = append(h.Mounts, bind(m))
+		h.Mounts = append(h.Mounts, e.mounted(m))
 	}
 	security(s, h)
 	if s.SandboxID != "" {
@@ -164,6 +164,17 @@ func cpu(millis int64) (period, quota int64) {
 		return cpuPeriod, quota
 	}
 	return longPeriod, millis * longPeriod / 1000
+}
+
+// mounted mounts a path of the host or a volume of the engine, which then has nothing of the image in it.
+func (e *Engine) mounted(m runtimes.Mount) mount.Mount {
+	if m.Volume == "" {
+		return bind(m)
+	}
+	return mount.Mount{
+		Type: mount.TypeVolume, Source: e.volumeName(m.Volume), Target: m.Target, ReadOnly: m.ReadOnly,
+		VolumeOptions: &mount.VolumeOptions{NoCopy: true},
+	}
 }
 
 // bind mounts a path that exists: the engine makes none.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
@@ -45,7 +46,17 @@ func (v *Volumes) mount(pod *plan.Pod, uid string, c *corev1.Container, i int, e
 		return runtimes.Mount{}, fmt.Errorf("the pod has no such volume: %w", runtimes.ErrInvalid)
 	}
 	vol := &pod.Spec.Volumes[at]
-	source, err := v.source(uid, vol)
+	source, engineVolume, readOnly := "", "", vm.ReadOnly || hasContent(vol)
+	var err error
+	if vol.PersistentVolumeClaim != nil {
+		var src plan.Source
+		if src, err = claim(pod, vol); err == nil {
+			source, engineVolume, err = v.claimSource(src)
+		}
+		readOnly = readOnly || src.ReadOnly || vol.PersistentVolumeClaim.ReadOnly
+	} else {
+		source, err = v.source(uid, vol)
+	}
 	if err != nil {
 		return runtimes.Mount{}, err
 	}
@@ -58,6 +69,10 @@ func (v *Volumes) mount(pod *plan.Pod, uid string, c *corev1.Container, i int, e
 			return runtimes.Mount{}, err
 		}
 	}
+	if engineVolume != "" && sub != "" {
+		return runtimes.Mount{}, fmt.Errorf("subPath %q: a volume of the Docker engine is mounted as a whole: mount it without subPath, or use a directory (StorageClass %s): %w",
+			sub, plan.DefaultClass, runtimes.ErrInvalid)
+	}
 	if sub != "" {
 		if source, err = v.bindSubPath(uid, vol, source, sub, c.Name, i); err != nil {
 			return runtimes.Mount{}, err
@@ -65,8 +80,9 @@ func (v *Volumes) mount(pod *plan.Pod, uid string, c *corev1.Container, i int, e
 	}
 	m := runtimes.Mount{
 		Source:   source,
+		Volume:   engineVolume,
 		Target:   filepath.Join("/", vm.MountPath),
-		ReadOnly: vm.ReadOnly || hasContent(vol),
+		ReadOnly: readOnly,
 	}
 	if p := vm.MountPropagation; p != nil {
 		switch *p {
@@ -114,7 +130,7 @@ func (v *Volumes) bindSubPath(uid string, vol *corev1.Volume, root, sub, contain
 		return "", fmt.Errorf("subPath %q: %w", sub, err)
 	}
 	defer f.Close()
-	if vol.HostPath != nil {
+	if vol.HostPath != nil || vol.PersistentVolumeClaim != nil && !strings.HasPrefix(root, filepath.Join(v.disk, claimsDir)+"/") {
 		real, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 		if err != nil {
 			return "", fmt.Errorf("subPath %q: %w", sub, err)

@@ -1,4 +1,4 @@
-// Package volumes makes what pods mount: directories for emptyDir, checked paths of the host, and
+// Package volumes makes what pods mount: directories for emptyDir and for claims, checked paths of the host, and
 // the content of ConfigMaps, Secrets and the downward API, which it updates atomically while pods run.
 //
 // Everything is below two directories of fairlead's own: a persistent one and one in memory for
@@ -77,7 +77,7 @@ func New(o Options) (*Volumes, error) {
 func View(o Options) *Volumes { return &Volumes{disk: o.Dir, memory: o.TmpfsDir} }
 
 // Destroy removes everything, the two directories too, when no pod is left: with volumes of a pod in
-// them it is an error, and they stay.
+// them it is an error, and they stay. What claims hold stays in any case, and then the first directory does.
 func (v *Volumes) Destroy() error {
 	for _, root := range []string{v.disk, v.memory} {
 		entries, err := os.ReadDir(filepath.Join(root, "pods"))
@@ -88,7 +88,14 @@ func (v *Volumes) Destroy() error {
 			return fmt.Errorf("remove the directory for volumes: %s still holds those of %d pods", root, len(entries))
 		}
 	}
+	claims, err := v.hasClaims()
+	if err != nil {
+		return fmt.Errorf("remove the directory for volumes: %w", err)
+	}
 	for _, root := range []string{v.disk, v.memory} {
+		if claims && root == v.disk {
+			root = filepath.Join(root, "pods")
+		}
 		if mounted, err := isMountPoint(root); err == nil && mounted {
 			if err := unix.Unmount(root, 0); err != nil {
 				return fmt.Errorf("unmount %s: %w", root, err)
@@ -156,25 +163,27 @@ func (v *Volumes) Prepare(ctx context.Context, pod *plan.Pod, uid string, facts 
 			return err
 		}
 		vol := &pod.Spec.Volumes[i]
-		if err := v.prepare(pod, uid, vol, facts); err != nil {
+		if err := v.prepare(ctx, pod, uid, vol, facts); err != nil {
 			errs = append(errs, fmt.Errorf("pod %s: volume %s: %w", pod.PodKey, vol.Name, classify(err)))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (v *Volumes) prepare(pod *plan.Pod, uid string, vol *corev1.Volume, facts Facts) error {
+func (v *Volumes) prepare(ctx context.Context, pod *plan.Pod, uid string, vol *corev1.Volume, facts Facts) error {
 	switch {
 	case vol.EmptyDir != nil:
 		return v.prepareEmptyDir(pod, uid, vol)
 	case vol.HostPath != nil:
 		_, err := v.hostPath(vol.HostPath)
 		return err
+	case vol.PersistentVolumeClaim != nil:
+		return v.prepareClaim(ctx, pod, vol)
 	case hasContent(vol):
 		_, err := v.writeContent(pod, uid, vol, facts)
 		return err
 	}
-	return fmt.Errorf("its kind is not supported: use emptyDir, hostPath, configMap, secret, downwardAPI or projected: %w", runtimes.ErrInvalid)
+	return fmt.Errorf("its kind is not supported: use emptyDir, hostPath, persistentVolumeClaim, configMap, secret, downwardAPI or projected: %w", runtimes.ErrInvalid)
 }
 
 // Update brings the content of the pod's ConfigMap, Secret, projected and downward API volumes up to
