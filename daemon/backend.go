@@ -165,6 +165,7 @@ func (s *System) Objects(ctx context.Context, q api.Query) ([]api.Object, error)
 	if err != nil {
 		return nil, err
 	}
+	kept := keptStorage(s.observe(ctx).Storage, q.Kinds)
 	for _, st := range shown {
 		applied := make(map[object.Ref]plan.Applied, len(st.Inventory))
 		for _, o := range st.Inventory {
@@ -178,9 +179,15 @@ func (s *System) Objects(ctx context.Context, q api.Query) ([]api.Object, error)
 			if i := slices.IndexFunc(st.Plan.Suspended, func(s plan.SuspendedObject) bool { return s.Ref == o.Ref }); i >= 0 {
 				shown.Suspension = &st.Plan.Suspended[i].Suspension
 			}
+			kept.describe(&shown)
 			if m.Object(shown) {
 				out = append(out, shown)
 			}
+		}
+	}
+	for _, o := range kept.others() {
+		if m.Object(o) {
+			out = append(out, o)
 		}
 	}
 	slices.SortStableFunc(out, func(a, b api.Object) int { return object.Compare(a.Ref, b.Ref) })

@@ -69,7 +69,7 @@ func (s *System) difference(before, after *wanted, owners *ownership) (api.Appli
 		there = before
 	}
 	p := api.ApplicationPlan{Name: there.decl.Name, Source: s.locationOf(there.decl.Source), Path: there.config.Path}
-	observed := plan.Observed{Now: there.snapshot.Committed, Nodes: []plan.NodeState{{Node: s.planning.Node}}}
+	observed := plan.Observed{Now: there.snapshot.Committed, Nodes: []plan.NodeState{{Node: s.planning.Node, Storage: owners.volumes(p.Name)}}}
 	if before != nil {
 		p.From = revisionFrom(before.snapshot)
 		observed = s.before(owners, p.Name, observed)
@@ -140,6 +140,17 @@ type ownership struct {
 	before   *evaluation
 	had, has map[object.Ref]string
 	worlds   map[string]plan.Observed
+}
+
+// volumes are the classes and volumes that other applications want, which claims of this one may be bound to.
+func (o *ownership) volumes(application string) []*plan.Storage {
+	var out []*plan.Storage
+	for _, name := range slices.Sorted(maps.Keys(o.before.wants)) {
+		if name != application {
+			out = append(out, plan.Volumes(o.before.wants[name].desired)...)
+		}
+	}
+	return out
 }
 
 // before returns the world in which what was wanted of an application before the change was applied.

@@ -346,3 +346,14 @@ func (s *Storage) Left(keep bool) *Storage {
 		Volume: &Volume{Class: c.Class, Capacity: c.Capacity, Modes: c.Modes, Source: c.Source, Released: key(s.Ref), Provisioned: true},
 	}
 }
+
+// Volumes are the classes and volumes that an application wants, as a node keeps them.
+func Volumes(d Desired) []*Storage {
+	var out []*Storage
+	for i := range d.Objects {
+		if s, ok := storageOf(d.Application.Name, &d.Objects[i]); ok {
+			out = append(out, s)
+		}
+	}
+	return out
+}

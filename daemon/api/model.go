@@ -334,6 +334,12 @@ type Object struct {
 	Started     time.Time `json:"started,omitzero"`
 	Finished    time.Time `json:"finished,omitzero"`
 	Completions int       `json:"completions,omitempty"`
+	// Storage is what the node keeps of a StorageClass, PersistentVolume or PersistentVolumeClaim; nil for a claim that is not
+	// bound. BoundTo names the claim of a PersistentVolume that is bound, and Reclaim is what becomes of it
+	// with its claim.
+	Storage *plan.Storage `json:"storage,omitempty"`
+	BoundTo string        `json:"boundTo,omitempty"`
+	Reclaim plan.Reclaim  `json:"reclaim,omitempty"`
 	// Manifest is what was applied. The values of a Secret are replaced.
 	Manifest json.RawMessage `json:"manifest,omitempty"`
 }

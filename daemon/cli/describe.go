@@ -292,6 +292,7 @@ func (d describer) object(o api.Object) {
 	if s := o.Status; s != nil {
 		d.workload(o, *s)
 	}
+	d.storage(o)
 	d.when("Started", o.Started)
 	d.when("Finished", o.Finished)
 	for i, image := range o.Images {
@@ -316,6 +317,7 @@ func (d describer) object(o api.Object) {
 
 func (d describer) workload(o api.Object, s plan.WorkloadStatus) {
 	switch o.Kind {
+	case "PersistentVolumeClaim": // what it is bound to follows
 	case "Job":
 		d.field("Pods", fmt.Sprintf("%d running, %d succeeded, %d failed; %d wanted", max(0, s.Current-s.Succeeded-s.Failed), s.Succeeded, s.Failed, s.Desired))
 	default:

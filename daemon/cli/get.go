@@ -22,7 +22,7 @@ func (a *app) getCmd() *cobra.Command {
 		Long: `List what runs and what is known, in kubectl's form.
 
 Kinds: ` + kindHelp() + `;
-and all, which is pods, services, deployments, replicasets and jobs.
+and all, which is pods, services, deployments, replicasets, statefulsets and jobs.
 
 -o json and -o yaml give objects and pods in Kubernetes' form; the values of Secrets are in none of them.`,
 		Example: `  fairlead get pods -n shop -l app=web -o wide
@@ -86,7 +86,7 @@ func (a *app) tables(ctx context.Context, b api.Backend, want []wanted) (out []t
 	wide := a.output == "wide"
 	for _, w := range want {
 		q := api.Query{Kinds: []string{w.kind}, Namespace: a.inNamespace(), Names: w.names, Selector: a.selector}
-		if w.kind == "Namespace" {
+		if w.kind == "Namespace" || w.kind == "PersistentVolume" || w.kind == "StorageClass" {
 			q.Namespace = ""
 		}
 		var t table

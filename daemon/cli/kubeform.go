@@ -98,6 +98,18 @@ func kubeObject(o api.Object) map[string]any {
 	if meta, ok := out["metadata"].(map[string]any); ok && !o.Created.IsZero() {
 		meta["creationTimestamp"] = metav1.NewTime(o.Created)
 	}
+	switch o.Kind {
+	case "PersistentVolumeClaim":
+		out["status"] = map[string]any{"phase": claimPhase(o)}
+		if o.Storage != nil && o.Storage.Claim != nil {
+			c := o.Storage.Claim
+			out["status"] = map[string]any{"phase": "Bound", "accessModes": c.Modes, "capacity": map[string]any{"storage": plan.Quantity(c.Capacity)}}
+		}
+		return out
+	case "PersistentVolume":
+		out["status"] = map[string]any{"phase": volumePhase(o)}
+		return out
+	}
 	if s := o.Status; s != nil {
 		status := map[string]any{}
 		switch o.Kind {

@@ -41,10 +41,14 @@ func resources() []resource {
 		{"", "Pod", "pods", []string{"po"}, true},
 		{"apps", "Deployment", "deployments", []string{"deploy"}, true},
 		{"apps", "ReplicaSet", "replicasets", []string{"rs"}, true},
+		{"apps", "StatefulSet", "statefulsets", []string{"sts"}, true},
 		{"batch", "Job", "jobs", nil, true},
 		{"", "Service", "services", []string{"svc"}, true},
 		{"", "Endpoints", "endpoints", []string{"ep"}, true},
 		{"discovery.k8s.io", "EndpointSlice", "endpointslices", nil, true},
+		{"", "PersistentVolumeClaim", "persistentvolumeclaims", []string{"pvc"}, true},
+		{"", "PersistentVolume", "persistentvolumes", []string{"pv"}, false},
+		{"storage.k8s.io", "StorageClass", "storageclasses", []string{"sc"}, false},
 		{"", "ConfigMap", "configmaps", []string{"cm"}, true},
 		{"", "Secret", "secrets", nil, true},
 		{"", "ServiceAccount", "serviceaccounts", []string{"sa"}, true},
@@ -63,7 +67,7 @@ func resources() []resource {
 }
 
 // all is what `get all` shows.
-func all() []string { return []string{"pods", "services", "deployments", "replicasets", "jobs"} }
+func all() []string { return []string{"pods", "services", "deployments", "replicasets", "statefulsets", "jobs"} }
 
 func findResource(name string) (resource, error) {
 	rs := resources()

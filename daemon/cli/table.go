@@ -135,6 +135,15 @@ func objectTable(r resource, objs []api.Object, wide bool, now time.Time) table 
 	case "Job":
 		t.head, images = append(t.head, "STATUS", "COMPLETIONS", "DURATION"), true
 		cells = func(o api.Object, s plan.WorkloadStatus) []string { return jobCells(o, s, now) }
+	case "StatefulSet":
+		t.head, images = append(t.head, "READY"), true
+		cells = func(_ api.Object, s plan.WorkloadStatus) []string { return []string{ratio(s.Ready, s.Desired)} }
+	case "PersistentVolumeClaim":
+		t.head, cells = append(t.head, "STATUS", "VOLUME", "CAPACITY", "ACCESS MODES", "STORAGECLASS"), claimCells
+	case "PersistentVolume":
+		t.head, cells = append(t.head, "CAPACITY", "ACCESS MODES", "RECLAIM POLICY", "STATUS", "CLAIM", "STORAGECLASS"), volumeCells
+	case "StorageClass":
+		t.head, cells = append(t.head, "PROVISIONER", "RECLAIMPOLICY", "ALLOWVOLUMEEXPANSION"), classCells
 	case "ConfigMap":
 		t.head = append(t.head, "DATA")
 		cells = func(o api.Object, _ plan.WorkloadStatus) []string { return []string{strconv.Itoa(len(o.Keys))} }

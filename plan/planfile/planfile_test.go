@@ -73,6 +73,12 @@ func example() plan.Plan {
 			{ID: 10, Op: plan.OpDeleteEndpoints, Node: "local", Target: slice, Cause: "gone", Args: plan.DeleteEndpoints{Endpoints: slice, Application: "shop"}},
 			{ID: 11, Op: plan.OpWaitHealthy, Target: object.Ref{Kind: "Stage", Name: "PostSync wave 2"}, Cause: "web is first", After: []plan.StepID{3, 4},
 				Args: plan.WaitHealthy{Stage: plan.Stage{Phase: plan.PostSync, Wave: 2}, Objects: []object.Ref{web}}},
+			{ID: 12, Op: plan.OpSetStorage, Node: "local", Target: plan.ClaimRef("shop", "data"), Cause: "new", Args: plan.SetStorage{Storage: &plan.Storage{
+				Ref: plan.ClaimRef("shop", "data"), Application: "shop", Created: at,
+				Claim: &plan.Claim{Volume: "pvc-1", Class: "directory", Modes: []string{"ReadWriteOnce"}, Request: 1 << 30, Capacity: 1 << 30, Reclaim: plan.Delete,
+					Source: plan.Source{Directory: "shop/data"}, Provisioned: true},
+			}}},
+			{ID: 13, Op: plan.OpDeleteStorage, Node: "local", Target: plan.ClaimRef("shop", "old"), Cause: "gone", Args: plan.DeleteStorage{Storage: plan.ClaimRef("shop", "old"), Application: "shop", Keep: true}},
 		},
 		Status:   []plan.WorkloadStatus{{Ref: web, Desired: 1, Current: 1, Health: "Progressing", Reason: "RollingOut", WaitsFor: []object.Ref{job}}},
 		Diags:    diag.List{{Severity: diag.Warning, Code: "no-effect", Ref: web, Message: "m", Hint: "h"}},
@@ -172,7 +178,7 @@ func TestDecodeRefuses(t *testing.T) {
 	for _, c := range []struct{ name, content, says string }{
 		{"text", "hello", "not JSON"},
 		{"no format", `{"application":{}}`, "says no format"},
-		{"newer", edit(Format, "fairlead.dev/planfile/v4"), `its format is "fairlead.dev/planfile/v4", and this fairlead reads ` + Format},
+		{"newer", edit(Format, "fairlead.dev/planfile/v5"), `its format is "fairlead.dev/planfile/v5", and this fairlead reads ` + Format},
 		{"unknown field", edit(`"basis"`, `"base"`), "unknown field"},
 		{"two documents", string(good) + "{}", "not JSON"},
 		{"unknown operation", edit(`"op": "wait-ready"`, `"op": "reboot"`), `operation "reboot" is unknown`},
