@@ -12,6 +12,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/volume"
 	"github.com/docker/docker/client"
 )
 
@@ -65,6 +66,11 @@ func (e engine) clean(installation string) error {
 	}
 	if len(all) > 0 {
 		errs = append(errs, fmt.Errorf("%d containers of %s were left behind, %s for example", len(all), installation, all[0].Names[0]))
+	}
+	volumes, err := e.VolumeList(ctx, volume.ListOptions{Filters: filters.NewArgs(filters.Arg("name", "^"+installation+"_"))})
+	errs = append(errs, err)
+	for _, v := range volumes.Volumes {
+		errs = append(errs, fmt.Errorf("the volume %s was left behind", v.Name), e.VolumeRemove(ctx, v.Name, true))
 	}
 	nets, err := e.NetworkList(ctx, network.ListOptions{Filters: filters.NewArgs(filters.Arg("name", "^"+installation))})
 	errs = append(errs, err)
