@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"reflect"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -15,7 +16,7 @@ const (
 
 // storageSections are classes, volumes and claims.
 var storageSections = []section{
-	fieldsOf[corev1.PersistentVolumeClaim]("PersistentVolumeClaim", full("metadata spec"), harmless("status", "it is observed, not desired")),
+	fieldsOf[corev1.PersistentVolumeClaim]("PersistentVolumeClaim", full("metadata spec"), defaultedStatus),
 	fieldsOf[corev1.PersistentVolumeClaimSpec]("PersistentVolumeClaim: spec",
 		noted("accessModes", "ReadWriteOncePod is enforced; of the others nothing follows on one node"),
 		full("selector resources volumeName"),
@@ -29,7 +30,7 @@ var storageSections = []section{
 		noted("requests", "storage: chooses a PersistentVolume that is large enough; a directory is not limited to it"),
 		without("limits", "nothing limits how much is written", "remove it"),
 	),
-	fieldsOf[corev1.PersistentVolume]("PersistentVolume", full("metadata spec"), harmless("status", "it is observed, not desired")),
+	fieldsOf[corev1.PersistentVolume]("PersistentVolume", full("metadata spec"), defaultedStatus),
 	fieldsOf[corev1.PersistentVolumeSpec]("PersistentVolume: spec",
 		full("capacity accessModes"),
 		noted("claimRef", "only the claim of that namespace and name is bound to it"),
@@ -102,3 +103,16 @@ func onlyFilesystem(_ path, v any) row {
 	}
 	return row{}
 }
+
+// defaultedStatus is a status that Kubernetes' defaults begin.
+var defaultedStatus = []row{{field: "status", support: noEffect, note: "it is observed, not desired", info: true, allowed: func(v any) bool {
+	switch s := v.(type) {
+	case corev1.PersistentVolumeClaimStatus:
+		s.Phase = ""
+		return reflect.ValueOf(s).IsZero()
+	case corev1.PersistentVolumeStatus:
+		s.Phase = ""
+		return reflect.ValueOf(s).IsZero()
+	}
+	return false
+}}}
