@@ -129,6 +129,9 @@ func (b *builder) confirms(a *Applied) string {
 	if app.Approval.Volumes && isVolume(a.Ref) {
 		return "what they hold would be lost"
 	}
+	if app.Approval.Volumes && isStatefulSet(a.Ref) && deletesClaims(a.Written) && len(b.storage.claimsFor(a.Ref)) > 0 {
+		return "what their claims hold would be lost"
+	}
 	if kind := app.chosen(a.Ref); kind != "" {
 		return "the settings ask for it for " + kind
 	}

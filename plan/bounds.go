@@ -29,6 +29,8 @@ func wantedPods(o object.Object) int {
 		n = v.Spec.Replicas
 	case *appsv1.ReplicaSet:
 		n = v.Spec.Replicas
+	case *appsv1.StatefulSet:
+		n = v.Spec.Replicas
 	default:
 		return 0
 	}

@@ -151,6 +151,7 @@ func newBuilder(d Desired, o Observed, opt Options) *builder {
 	b.canCreate = home != nil && !home.Stale
 	b.inventory = sortedBy(withArrivals(o.Applied, o.Arrivals), compareApplied)
 	b.indexServices()
+	b.indexStorage()
 	return b
 }
 

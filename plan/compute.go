@@ -67,6 +67,8 @@ func planWorkload(b *builder, w *Workload, pods []*pod) {
 		planDeployment(b, w, v, pods)
 	case *appsv1.ReplicaSet:
 		planReplicaSet(b, w, v, pods)
+	case *appsv1.StatefulSet:
+		planStatefulSet(b, w, v, pods)
 	case *batchv1.Job:
 		planJob(b, w, v, pods)
 	}

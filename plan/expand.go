@@ -76,6 +76,11 @@ func workloadOf(app Application, o object.Object) (Workload, bool) {
 			return w, false
 		}
 		meta, annotations, spec, at = v.Spec.Template.Labels, v.Spec.Template.Annotations, &v.Spec.Template.Spec, []string{"spec", "template"}
+	case *appsv1.StatefulSet:
+		if v == nil {
+			return w, false
+		}
+		meta, annotations, spec, at = v.Spec.Template.Labels, v.Spec.Template.Annotations, &v.Spec.Template.Spec, []string{"spec", "template"}
 	case *batchv1.Job:
 		if v == nil {
 			return w, false

@@ -209,6 +209,9 @@ func immutable(r object.Ref, path string) bool {
 	switch r.Group + "/" + r.Kind {
 	case "apps/Deployment", "apps/ReplicaSet":
 		return below(path, "spec.selector")
+	case "apps/StatefulSet":
+		return below(path, "spec.selector", "spec.serviceName", "spec.podManagementPolicy") ||
+			below(path, "spec.volumeClaimTemplates") && !strings.HasSuffix(path, ".resources.requests.storage")
 	case "batch/Job":
 		return below(path, "spec.selector", "spec.template", "spec.completionMode", "spec.completions", "spec.manualSelector",
 			"spec.podFailurePolicy", "spec.successPolicy", "spec.backoffLimitPerIndex", "spec.managedBy", "spec.podReplacementPolicy")
@@ -224,7 +227,7 @@ func replaces(r object.Ref, path string) bool {
 		return true
 	}
 	switch r.Group + "/" + r.Kind {
-	case "apps/Deployment":
+	case "apps/Deployment", "apps/StatefulSet":
 		return below(path, "spec.template") && !inPlaceField(path)
 	case "/Pod":
 		return below(path, "spec") && !inPlaceField(path)
@@ -275,7 +278,10 @@ func (b *builder) pruneObjects() {
 		if removed := b.desired.Application.Removed; removed != "" {
 			c.Cause, why = removed, removed
 		}
-		b.under(true, func() { b.removeAll(a.Ref, why) })
+		b.under(true, func() {
+			b.removeAll(a.Ref, why)
+			b.dropClaimsOf(a)
+		})
 	}
 }
 

@@ -175,6 +175,8 @@ func replicasOf(o runtime.Object) int32 {
 		n = v.Spec.Replicas
 	case *appsv1.ReplicaSet:
 		n = v.Spec.Replicas
+	case *appsv1.StatefulSet:
+		n = v.Spec.Replicas
 	}
 	if n == nil {
 		return 1

@@ -27,6 +27,8 @@ func checkNetwork(o runtime.Object) []diag.Finding {
 		return checkWeight("spec.template.metadata", v.Spec.Template.Annotations)
 	case *appsv1.ReplicaSet:
 		return checkWeight("spec.template.metadata", v.Spec.Template.Annotations)
+	case *appsv1.StatefulSet:
+		return checkWeight("spec.template.metadata", v.Spec.Template.Annotations)
 	case *batchv1.Job:
 		return checkWeight("spec.template.metadata", v.Spec.Template.Annotations)
 	}

@@ -72,6 +72,7 @@ func planStatefulSet(b *builder, w *Workload, v *appsv1.StatefulSet, pods []*pod
 		s.partition, s.onDelete = 0, false
 	}
 	s.sort(pods)
+	s.checkService()
 	if !s.claims() {
 		return
 	}
@@ -83,6 +84,19 @@ func planStatefulSet(b *builder, w *Workload, v *appsv1.StatefulSet, pods []*pod
 		}
 	}
 	s.dropClaims()
+}
+
+// checkService says that the pods have no names where their Service does not exist.
+func (s *statefulSet) checkService() {
+	r := object.Ref{Kind: "Service", Namespace: s.w.Namespace, Name: s.set.Spec.ServiceName}
+	if r.Name == "" || s.b.desiredHas(r) || s.b.servedElsewhere(r) != nil {
+		return
+	}
+	s.b.diag(diag.Diagnostic{
+		Severity: diag.Warning, Code: "no-service", Ref: s.w.Ref, Origin: s.w.Origin, Field: "spec.serviceName",
+		Message: fmt.Sprintf("there is no %s: the pods have no names below it until there is", r),
+		Hint:    "add a Service with clusterIP: None that selects the pods",
+	})
 }
 
 func (s *statefulSet) inRange(n int) bool { return n >= s.first && n < s.first+s.want }
@@ -124,14 +138,15 @@ func (s *statefulSet) sort(pods []*pod) {
 
 // fresh reports whether a pod is of the template that is desired, or means the same.
 func (s *statefulSet) fresh(p *pod) bool {
-	if p.Template == s.w.Pod.Template {
-		return true
-	}
 	n := ordinalOf(s.w.Name, p.Name)
 	if p.Spec == nil || n < 0 {
-		return false
+		return p.Template == s.w.Pod.Template
 	}
 	want := s.pod(n)
+	if p.Template == s.w.Pod.Template {
+		// What its identity follows from can be changed by force only.
+		return p.Spec.Subdomain == want.Spec.Subdomain && slices.Equal(claimsOf(p.Namespace, p.Spec), claimsOf(p.Namespace, want.Spec))
+	}
 	return equality.Semantic.DeepEqual(withoutRevision(want.Labels), withoutRevision(p.Labels)) &&
 		equality.Semantic.DeepEqual(want.Annotations, p.Annotations) &&
 		equality.Semantic.DeepEqual(identity(want.Spec, false), identity(p.Spec, false))
@@ -148,8 +163,11 @@ func (s *statefulSet) keeps(n int) bool { return s.onDelete || n < s.partition }
 
 // pod is the pod of an ordinal as it is desired.
 func (s *statefulSet) pod(n int) *Pod {
-	p := s.w.pod(PodKey{Namespace: s.w.Namespace, Name: s.w.Name + "-" + strconv.Itoa(n)})
-	return s.identify(p, n)
+	return s.identify(s.w.pod(s.key(n)), n)
+}
+
+func (s *statefulSet) key(n int) PodKey {
+	return PodKey{Namespace: s.w.Namespace, Name: s.w.Name + "-" + strconv.Itoa(n)}
 }
 
 // identify gives a pod what tells it from the others: its name, its host's, and its claims.
@@ -186,8 +204,7 @@ func (s *statefulSet) next(n int) *Pod {
 	if s.keeps(n) && !s.onDelete {
 		for _, m := range slices.Sorted(maps.Keys(s.at)) {
 			if o := s.at[m]; s.inRange(m) && m < s.partition && !s.fresh(o) && o.Spec != nil && !o.Terminating {
-				key := PodKey{Namespace: s.w.Namespace, Name: s.w.Name + "-" + strconv.Itoa(n)}
-				return s.identify(s.b.like(s.w, o, key), n)
+				return s.identify(s.b.like(s.w, o, s.key(n)), n)
 			}
 		}
 	}
@@ -221,7 +238,7 @@ func (s *statefulSet) claims() bool {
 				continue // one that is written is used as it is
 			}
 			have := b.storage.on[w.ref]
-			if have != nil && !b.mine(w.ref, have.Application) {
+			if have != nil && have.Owner != s.w.Ref && !b.mine(w.ref, have.Application) {
 				waits = append(waits, fmt.Sprintf("claim %s belongs to application %s", w.ref.Name, have.Application))
 				b.storage.pending[w.ref] = pending{why: waits[len(waits)-1]}
 				continue
@@ -236,8 +253,16 @@ func (s *statefulSet) claims() bool {
 				b.grown(w, s.w.Origin, s.w.Ref)
 			}
 			cause := fmt.Sprintf("%s needs it", s.w.Ref)
-			if id := b.put(b.storage.world[w.ref], cause); id != 0 && b.changes[s.w.Ref] == nil {
-				b.change(s.w.Ref).Cause = "its claims are made"
+			if b.put(b.storage.world[w.ref], cause) == 0 {
+				continue
+			}
+			c, bound := b.change(w.ref), b.storage.world[w.ref].Claim
+			c.Action, c.Origin, c.Cause = ActionUpdate, s.w.Origin, cause
+			if have != nil && have.Claim.Request < bound.Request {
+				c.Cause = "it grows to " + Quantity(bound.Request)
+			}
+			if have == nil {
+				c.Action, c.Cause = ActionCreate, fmt.Sprintf("%s; bound to PersistentVolume %s, %s", cause, bound.Volume, bound.Source)
 			}
 		}
 	}
@@ -312,6 +337,32 @@ func (s *statefulSet) keepsOld(pods []*pod) bool {
 	return slices.ContainsFunc(pods, func(p *pod) bool { return !s.fresh(p) })
 }
 
+// link is what the next step in the chain comes after: steps, and a pod that has to be ready. That is waited for only where
+// something comes after it.
+type link struct {
+	after []StepID
+	key   PodKey
+	pod   *pod // where it was observed
+	wait  bool
+	step  StepID
+}
+
+// resolve returns the steps that what comes after a link waits for.
+func (s *statefulSet) resolve(l *link) []StepID {
+	switch {
+	case l == nil:
+		return nil
+	case !l.wait:
+		return l.after
+	case l.step == 0:
+		// Each wait has the whole time for itself.
+		s.waits++
+		deadline := s.b.now.Add((podDeadline + s.minReady) * time.Duration(min(s.waits, 1000)))
+		l.step = s.b.waitReady(l.key, l.pod, s.minReady, deadline, "the next one comes when it is ready", l.after...)
+	}
+	return []StepID{l.step}
+}
+
 // plan adds the steps.
 func (s *statefulSet) plan() {
 	b := s.b
@@ -321,79 +372,84 @@ func (s *statefulSet) plan() {
 			b.podChange(s.w.Ref, PodChange{Pod: p.PodKey, Action: ActionDelete, Node: p.node, Cause: cause})
 		}
 	}
-	var chain []StepID // what the next pod comes after, in order
+	var chain *link
+	var open []*link // of Parallel: what the update waits for
+	all := true
 	for n := s.first; n < s.first+s.want; n++ {
 		made, goesOn := s.keep(n, chain)
-		if !s.ordered {
-			continue
-		}
-		if !goesOn {
+		switch {
+		case !goesOn && s.ordered:
 			return // it is looked at again when that pod has moved
-		}
-		if made != 0 {
-			chain = []StepID{made}
+		case !goesOn:
+			all = false
+		case made == nil:
+		case s.ordered:
+			chain = made
+		default:
+			open = append(open, made)
 		}
 	}
 	chain, goesOn := s.scaleDown(chain)
-	if goesOn {
-		s.update(chain)
+	if all && goesOn {
+		s.update(chain, open)
 	}
 }
 
-// keep has the pod of an ordinal be there. It returns the step that the next ones come after, 0 for none, and whether they
+// keep has the pod of an ordinal be there. It returns what the next ones come after, nil for nothing new, and whether they
 // are planned at all.
-func (s *statefulSet) keep(n int, after []StepID) (StepID, bool) {
+func (s *statefulSet) keep(n int, chain *link) (*link, bool) {
 	b, p := s.b, s.at[n]
-	key := PodKey{Namespace: s.w.Namespace, Name: s.w.Name + "-" + strconv.Itoa(n)}
+	key := s.key(n)
 	if other := b.podAt(key); p == nil && other != nil {
 		b.diag(diag.Diagnostic{
 			Severity: diag.Error, Code: "owned-elsewhere", Ref: s.w.Ref, Origin: s.w.Origin,
 			Message: fmt.Sprintf("a pod of the name %s runs for %s of application %s, so it is not made here", key.Name, other.Owner, other.Application),
 			Hint:    "give one of the two another name",
 		})
-		return 0, false
+		return nil, false
 	}
 	switch {
 	case p == nil:
 		cause := fmt.Sprintf("%s wanted, %d there", podsAre(s.want), s.there())
-		made := s.next(n)
-		id := b.create(made, cause, after...)
+		id := b.create(s.next(n), cause, s.resolve(chain)...)
 		if id == 0 {
-			return 0, false
+			return nil, false
 		}
 		b.podChange(s.w.Ref, PodChange{Pod: key, Action: ActionCreate, Cause: cause})
-		if b.verdicts[s.w.Ref] == same && s.before(n) {
+		if b.verdicts[s.w.Ref] == same && s.reached(n) {
 			b.drift(s.w.Ref, "pod "+key.Name+" is missing", "created again")
 		}
-		return s.wait(key, nil, id), true
+		return &link{after: []StepID{id}, key: key, wait: true}, true
 	case p.stale || p.Terminating:
-		return 0, false // its ordinal is free when it is proven gone
+		return nil, false // its ordinal is free when it is proven gone
 	case p.ended():
 		if due := b.replaceAt(p); due.After(b.now) && s.fresh(p) {
 			b.wakeAt(due)
-			return 0, false
+			return nil, false
 		}
-		return s.replace(n, endedCause(p), after)
+		return s.replace(n, endedCause(p), s.resolve(chain))
 	}
-	if ok, from := p.available(b.now, s.minReady); ok {
-		return 0, true
-	} else if !from.IsZero() {
-		b.wakeAt(from)
+	ok, from := p.available(b.now, s.minReady)
+	if ok {
+		return nil, true
 	}
+	b.wakeAt(from)
 	if !s.fresh(p) && !s.keeps(n) && !p.Ready {
-		return s.replace(n, templateCause(p, s.w), after)
+		// It was never going to be ready, or is not any more: it does not hold up what replaces it.
+		return s.replace(n, s.cause(p), s.resolve(chain))
 	}
 	if s.stalled {
-		return 0, false // the status says why, and a fix goes on from here
+		return nil, false // the status says why, and a fix goes on from here
 	}
-	if !s.ordered {
-		return 0, true
+	var after []StepID
+	if s.ordered {
+		after = s.resolve(chain)
 	}
-	return s.wait(key, p, after...), true
+	return &link{after: after, key: key, pod: p, wait: true}, true
 }
 
-// before reports whether the set was ever rolled out as far as an ordinal: otherwise a pod that is not there is not missing.
-func (s *statefulSet) before(n int) bool {
+// reached reports whether the set was rolled out as far as an ordinal: otherwise a pod that is not there is not missing.
+func (s *statefulSet) reached(n int) bool {
 	for m := range s.at {
 		if m > n && s.inRange(m) {
 			return true
@@ -414,37 +470,27 @@ func (s *statefulSet) there() int {
 }
 
 // replace has a pod of an ordinal be another one: the old one goes first.
-func (s *statefulSet) replace(n int, cause string, after []StepID) (StepID, bool) {
+func (s *statefulSet) replace(n int, cause string, after []StepID) (*link, bool) {
 	b, p := s.b, s.at[n]
+	made := s.next(n)
+	if p.Ready && b.canCreate {
+		after = append(slices.Clip(after), b.pull(made)...) // what serves is not ended for an image that cannot be had
+	}
 	deleted := b.remove(p, cause, after...)
 	if deleted == 0 {
-		return 0, false
-	}
-	made := s.next(n)
-	if p.ended() {
-		made = s.pod(n)
-		if s.keeps(n) {
-			made = s.next(n)
-		}
+		return nil, false
 	}
 	id := b.create(made, cause, deleted)
 	if id == 0 {
 		b.podChange(s.w.Ref, PodChange{Pod: p.PodKey, Action: ActionDelete, Node: p.node, Cause: cause})
-		return 0, false
+		return nil, false
 	}
 	b.podChange(s.w.Ref, PodChange{Pod: p.PodKey, Replaces: p.PodKey, Action: ActionStopFirst, Node: p.node, Cause: cause, Downtime: p.Ready})
-	return s.wait(p.PodKey, nil, id), true
-}
-
-// wait waits until a pod is ready. The next one in the chain has the whole time for itself.
-func (s *statefulSet) wait(key PodKey, p *pod, after ...StepID) StepID {
-	s.waits++
-	deadline := s.b.now.Add((podDeadline + s.minReady) * time.Duration(min(s.waits, 1000)))
-	return s.b.waitReady(key, p, s.minReady, deadline, "the next ordinal comes when it is ready", after...)
+	return &link{after: []StepID{id}, key: p.PodKey, wait: true}, true
 }
 
 // scaleDown removes pods that are too many, the highest first.
-func (s *statefulSet) scaleDown(chain []StepID) ([]StepID, bool) {
+func (s *statefulSet) scaleDown(chain *link) (*link, bool) {
 	b := s.b
 	cause := fmt.Sprintf("%s wanted", podsAre(s.want))
 	for _, p := range s.condemned {
@@ -454,42 +500,32 @@ func (s *statefulSet) scaleDown(chain []StepID) ([]StepID, bool) {
 			}
 			continue
 		}
-		id := b.remove(p, cause, chain...)
+		id := b.remove(p, cause, s.resolve(chain)...)
 		if id == 0 {
 			return chain, false
 		}
 		b.podChange(s.w.Ref, PodChange{Pod: p.PodKey, Action: ActionDelete, Node: p.node, Cause: cause})
 		if s.ordered {
-			chain = []StepID{id}
+			chain = &link{after: []StepID{id}}
 		}
 	}
 	return chain, true
 }
 
-// update replaces pods of earlier templates, the highest first, so many at a time as may be unavailable.
-func (s *statefulSet) update(chain []StepID) {
+// update replaces pods of earlier templates, the highest first, so many at a time as may be unavailable. waits are pods that
+// are not available yet.
+func (s *statefulSet) update(chain *link, waits []*link) {
 	if s.onDelete || s.stalled {
 		return
-	}
-	b := s.b
-	var waits []StepID // for pods that are not available, in the order in which they are waited for
-	for n := s.first; n < s.first+s.want; n++ {
-		p := s.at[n]
-		if p == nil || p.Terminating {
-			return // it is being made, and the update goes on when it is ready
-		}
-		if ok, _ := p.available(b.now, s.minReady); !ok && !p.gone && !s.ordered {
-			waits = append(waits, s.wait(p.PodKey, p))
-		}
 	}
 	for n := s.first + s.want - 1; n >= max(s.first, s.partition); n-- {
 		p := s.at[n]
 		if p == nil || p.gone || s.fresh(p) {
 			continue
 		}
-		after := chain
-		if over := len(waits) - s.unavailable; over >= 0 {
-			after = append(slices.Clip(after), waits[:over+1]...)
+		after := slices.Clone(s.resolve(chain))
+		for i := range len(waits) - s.unavailable + 1 {
+			after = append(after, s.resolve(waits[i])...)
 		}
 		ready, goesOn := s.replace(n, s.cause(p), after)
 		if !goesOn {
@@ -526,10 +562,10 @@ func (s *statefulSet) dropClaims() {
 		if p := s.at[n]; p != nil && !p.gone {
 			continue
 		}
-		b.dropStorage(on, fmt.Sprintf("%s wanted, and whenScaled is Delete", podsAre(s.want)))
-		if c := b.changes[s.w.Ref]; b.storage.gone[on.Ref] != 0 && c == nil {
-			b.change(s.w.Ref).Cause = "whenScaled is Delete"
-		}
+		cause := fmt.Sprintf("%s wanted, and whenScaled is Delete", podsAre(s.want))
+		c := b.change(on.Ref)
+		c.Action, c.Cause = ActionDelete, cause
+		b.dropStorage(on, cause)
 	}
 }
 
@@ -556,12 +592,29 @@ func isStatefulSet(r object.Ref) bool { return r.Group == "apps" && r.Kind == "S
 
 // dropClaimsOf deletes the claims of a StatefulSet that is gone from the source, where whenDeleted asks for it.
 func (b *builder) dropClaimsOf(a *Applied) {
-	if !isStatefulSet(a.Ref) || !deletesClaims(a.Written) {
+	if !isStatefulSet(a.Ref) {
+		return
+	}
+	if !deletesClaims(a.Written) {
+		var names []string
+		for _, on := range b.storage.claimsFor(a.Ref) {
+			names = append(names, on.Name)
+		}
+		if len(names) > 0 {
+			b.diag(diag.Diagnostic{
+				Severity: diag.Info, Code: "claims-kept", Ref: a.Ref,
+				Message: fmt.Sprintf("it goes, and its claims are kept with what they hold: %s", strings.Join(names, ", ")),
+				Hint:    "a StatefulSet of its name takes them again; to delete one, write it into the source as a PersistentVolumeClaim, and then remove it",
+			})
+		}
 		return
 	}
 	for _, on := range b.storage.claimsFor(a.Ref) {
 		if !b.desiredHas(on.Ref) && b.mine(on.Ref, on.Application) {
-			b.dropStorage(on, fmt.Sprintf("%s is %s, and whenDeleted is Delete", a.Ref, b.changes[a.Ref].Cause))
+			cause := fmt.Sprintf("%s is %s, and whenDeleted is Delete", a.Ref, b.changes[a.Ref].Cause)
+			c := b.change(on.Ref)
+			c.Action, c.Cause = ActionDelete, cause
+			b.dropStorage(on, cause)
 		}
 	}
 }

@@ -28,8 +28,8 @@ type storage struct {
 	users map[object.Ref][]PodKey
 }
 
-// indexStorage sorts what the node keeps, and decides what is bound to what.
-func (b *builder) placeStorage() {
+// indexStorage sorts what the node keeps.
+func (b *builder) indexStorage() {
 	s := &b.storage
 	s.on, s.world, s.taken = map[object.Ref]*Storage{}, map[object.Ref]*Storage{}, map[string]object.Ref{}
 	s.wishes, s.pending = map[object.Ref]wish{}, map[object.Ref]pending{}
@@ -47,6 +47,11 @@ func (b *builder) placeStorage() {
 			s.taken[c.Volume] = r
 		}
 	}
+}
+
+// placeStorage decides what is bound to what.
+func (b *builder) placeStorage() {
+	s := &b.storage
 	for i := range b.desired.Objects {
 		o := &b.desired.Objects[i]
 		if !b.wantsStorage(o) {
@@ -378,7 +383,7 @@ func (b *builder) pruneStorage() {
 	var refs []object.Ref
 	for _, r := range sortedRefs(s.on) {
 		c := b.changes[r]
-		if c == nil || c.Action != ActionDelete || !b.in(r) || b.desiredHas(r) {
+		if c == nil || c.Action != ActionDelete || !b.in(r) || b.desiredHas(r) || s.gone[r] != 0 {
 			continue
 		}
 		refs = append(refs, r)

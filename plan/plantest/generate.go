@@ -33,6 +33,8 @@ func Object(r object.Ref, apiVersion string, value any) object.Object {
 		o.Value = v
 	case *appsv1.ReplicaSet:
 		o.Value = v
+	case *appsv1.StatefulSet:
+		o.Value = v
 	case *corev1.Pod:
 		o.Value = v
 	case *corev1.ConfigMap:

@@ -276,7 +276,7 @@ func lines(b []byte) func(func(string) bool) {
 
 func group(kind string) string {
 	switch kind {
-	case "Deployment", "ReplicaSet":
+	case "Deployment", "ReplicaSet", "StatefulSet":
 		return "apps"
 	case "Job":
 		return "batch"
@@ -313,6 +313,11 @@ func parsePod(line string, n int, app string, desired, applied *plan.Desired) (p
 		made := *from.Workloads[i].Pod
 		pod = &made
 		pod.PodKey = key
+		if kind == "StatefulSet" {
+			if pod = statefulPod(*from, pod.Owner, key); pod == nil {
+				return plan.ObservedPod{}, fmt.Errorf("no pod of %s has that name", kind)
+			}
+		}
 	}
 	o := simulate.Observe(pod, "u"+strconv.Itoa(n))
 	o.Created = Now.Add(-time.Hour)

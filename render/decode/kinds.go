@@ -102,6 +102,10 @@ func kindOf(apiVersion, name string) (kind, bool) {
 		return define(appsconv.SetObjectDefaults_ReplicaSet, appsconv.Convert_v1_ReplicaSet_To_apps_ReplicaSet, func(rs *apps.ReplicaSet) field.ErrorList {
 			return appsvalidation.ValidateReplicaSet(rs, podutil.GetValidationOptionsFromPodTemplate(&rs.Spec.Template, nil))
 		}), true
+	case "apps/v1/StatefulSet":
+		return define(appsconv.SetObjectDefaults_StatefulSet, appsconv.Convert_v1_StatefulSet_To_apps_StatefulSet, func(s *apps.StatefulSet) field.ErrorList {
+			return appsvalidation.ValidateStatefulSet(s, appsvalidation.StatefulSetValidationOptions{}, podutil.GetValidationOptionsFromPodTemplate(&s.Spec.Template, nil))
+		}), true
 	case "apps/v1/Deployment":
 		return define(appsconv.SetObjectDefaults_Deployment, appsconv.Convert_v1_Deployment_To_apps_Deployment, func(d *apps.Deployment) field.ErrorList {
 			return appsvalidation.ValidateDeployment(d, podutil.GetValidationOptionsFromPodTemplate(&d.Spec.Template, nil))
