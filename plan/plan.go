@@ -208,6 +208,8 @@ type Change struct {
 	Fields    []FieldChange `json:"fields,omitempty"`
 	Unchanged int           `json:"unchanged,omitempty"` // number of fields that stay
 	Pods      []PodChange   `json:"pods,omitempty"`
+	// Owner is the StatefulSet that a claim is made for, or deleted with; zero for what is written in the source itself.
+	Owner object.Ref `json:"owner,omitzero"`
 	// Stage is when it happens, and Wait the step that has to be over before; 0 when nothing is waited for.
 	Stage Stage  `json:"stage,omitzero"`
 	Wait  StepID `json:"wait,omitempty"`

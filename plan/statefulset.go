@@ -257,7 +257,7 @@ func (s *statefulSet) claims() bool {
 				continue
 			}
 			c, bound := b.change(w.ref), b.storage.world[w.ref].Claim
-			c.Action, c.Origin, c.Cause = ActionUpdate, s.w.Origin, cause
+			c.Action, c.Origin, c.Cause, c.Owner = ActionUpdate, s.w.Origin, cause, s.w.Ref
 			if have != nil && have.Claim.Request < bound.Request {
 				c.Cause = "it grows to " + Quantity(bound.Request)
 			}
@@ -564,7 +564,7 @@ func (s *statefulSet) dropClaims() {
 		}
 		cause := fmt.Sprintf("%s wanted, and whenScaled is Delete", podsAre(s.want))
 		c := b.change(on.Ref)
-		c.Action, c.Cause = ActionDelete, cause
+		c.Action, c.Cause, c.Owner = ActionDelete, cause, s.w.Ref
 		b.dropStorage(on, cause)
 	}
 }
@@ -613,7 +613,7 @@ func (b *builder) dropClaimsOf(a *Applied) {
 		if !b.desiredHas(on.Ref) && b.mine(on.Ref, on.Application) {
 			cause := fmt.Sprintf("%s is %s, and whenDeleted is Delete", a.Ref, b.changes[a.Ref].Cause)
 			c := b.change(on.Ref)
-			c.Action, c.Cause = ActionDelete, cause
+			c.Action, c.Cause, c.Owner = ActionDelete, cause, a.Ref
 			b.dropStorage(on, cause)
 		}
 	}

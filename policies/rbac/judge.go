@@ -24,6 +24,9 @@ func (r *Rules) Judge(id Identity, p plan.Plan, desired plan.Desired) diag.List 
 	after := r.with(desired.Objects)
 	for i := range p.Changes {
 		c := &p.Changes[i]
+		if c.Owner != (object.Ref{}) {
+			continue // whoever may write the StatefulSet may have its claims, as in Kubernetes
+		}
 		for _, verbs := range verbsOf(c.Action) {
 			if d, ok := r.may(id, c.Ref, c.Origin, verbs); !ok {
 				found = append(found, d)
