@@ -45,7 +45,7 @@ spec:
     - {name: disk, devicePath: /dev/disk}
   volumes:
   - name: disk
-    nfs: {server: disk, path: /}
+    ephemeral: {volumeClaimTemplate: {spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}}
 `)
 	s := h.open(Validate)
 	v, err := s.Validate(t.Context())
@@ -59,7 +59,7 @@ spec:
 	}
 	want := []string{
 		"slow.yaml:7 error spec.containers[web].volumeDevices",
-		"slow.yaml:11 error spec.volumes[disk].nfs",
+		"slow.yaml:11 error spec.volumes[disk].ephemeral",
 		"web.yaml:5 warning spec.nodeSelector",
 		"web.yaml:15 error spec.containers[web].resources.limits[nvidia.com/gpu]",
 		"web.yaml:17 warning spec.containers[web].resources.requests.ephemeral-storage",
