@@ -11,22 +11,26 @@ import (
 	"github.com/fairlead-dev/fairlead/daemon/applications"
 	"github.com/fairlead-dev/fairlead/daemon/reconcile"
 	"github.com/fairlead-dev/fairlead/plan"
+	"github.com/fairlead-dev/fairlead/policies/podsecurity"
 	"github.com/fairlead-dev/fairlead/policies/rbac"
 	"github.com/fairlead-dev/fairlead/render/diag"
 	"github.com/fairlead-dev/fairlead/render/object"
 )
 
-// authority has the rules that are in force: the RBAC objects of all applications, as they were applied last. What is only
+// authority has the rules that are in force: the RBAC objects and Namespaces of all applications, as they were applied last. What is only
 // wanted gives no rights, so that nobody gets any by an object that they may not write.
 type authority struct {
-	mu      sync.Mutex
-	applied map[string][]object.Object // by application
-	rules   *rbac.Rules                // nil when it has to be made again
+	defaults podsecurity.Defaults // of Namespaces that say nothing
+
+	mu        sync.Mutex
+	applied   map[string][]object.Object // by application
+	rules     *rbac.Rules                // nil when it has to be made again
+	standards *podsecurity.Standards     // so is this
 }
 
 // recorded takes over what an application has applied. It reports whether that changes the rules.
 func (a *authority) recorded(application string, inventory []plan.Applied) (changed bool) {
-	now := rbac.Applied(inventory)
+	now := slices.Concat(rbac.Applied(inventory), podsecurity.Applied(inventory))
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	same := func(x, y object.Object) bool { return x.Ref == y.Ref && x.Hash == y.Hash }
@@ -39,7 +43,7 @@ func (a *authority) recorded(application string, inventory []plan.Applied) (chan
 	if a.applied[application] = now; len(now) == 0 {
 		delete(a.applied, application)
 	}
-	a.rules = nil
+	a.rules, a.standards = nil, nil
 	return true
 }
 
@@ -53,6 +57,38 @@ func (a *authority) current() *rbac.Rules {
 	return a.rules
 }
 
+// demands returns what Namespaces ask of pods: those of an application as it wants them, the others as they were applied.
+func (a *authority) demands(desired plan.Desired) *podsecurity.Standards {
+	own := namespaces(desired.Objects)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(own) > 0 {
+		return podsecurity.New(append(own, flat(a.applied)...), a.defaults)
+	}
+	if a.standards == nil {
+		a.standards = podsecurity.New(flat(a.applied), a.defaults)
+	}
+	return a.standards
+}
+
+func namespaces(objects []object.Object) []object.Object {
+	var out []object.Object
+	for _, o := range objects {
+		if podsecurity.IsNamespace(o.Ref) {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// flat returns the objects of all applications, in the order of their names.
+func flat(objects map[string][]object.Object) (out []object.Object) {
+	for _, name := range slices.Sorted(maps.Keys(objects)) {
+		out = append(out, objects[name]...)
+	}
+	return out
+}
+
 // attempt is what an application that acts as somebody would do.
 type attempt struct {
 	identity string
@@ -64,15 +100,9 @@ type attempt struct {
 // those of an application that tries something are replaced when it may do all of that, by the rules that hold without it.
 func rulesAfter(inForce map[string][]object.Object, attempts map[string]attempt) *rbac.Rules {
 	objects := maps.Clone(inForce)
-	all := func() (out []object.Object) {
-		for _, name := range slices.Sorted(maps.Keys(objects)) {
-			out = append(out, objects[name]...)
-		}
-		return out
-	}
 	waiting := slices.Sorted(maps.Keys(attempts))
 	for {
-		rules, before := rbac.New(all()), len(waiting)
+		rules, before := rbac.New(flat(objects)), len(waiting)
 		waiting = slices.DeleteFunc(waiting, func(name string) bool {
 			a := attempts[name]
 			if a.identity != "" && len(rules.Judge(rbac.ParseUser(a.identity), a.plan, a.desired)) > 0 {
@@ -99,10 +129,12 @@ func (a *authority) snapshot() map[string][]object.Object {
 
 // Judge implements reconcile.World.
 func (w *world) Judge(c reconcile.Config, p plan.Plan, desired plan.Desired) diag.List {
-	if c.Identity == "" {
-		return nil
+	a := &w.system().authority
+	found := a.demands(desired).Judge(p, desired, false)
+	if c.Identity != "" {
+		found = append(found, a.current().Judge(rbac.ParseUser(c.Identity), p, desired)...)
 	}
-	return w.system().authority.current().Judge(rbac.ParseUser(c.Identity), p, desired)
+	return found
 }
 
 // Access implements api.Backend.
@@ -133,9 +165,7 @@ func (s *System) recordedRules(application string, inventory []plan.Applied) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.applications {
-		if e.identity != "" {
-			e.worker.Poke()
-		}
+		e.worker.Poke() // what it may, or what is asked of its pods, may be another now
 	}
 }
 
@@ -149,10 +179,23 @@ func (s *System) judgeLooked(looked map[string]reconcile.Status) {
 			bounded = bounded || st.Config.Identity != ""
 		}
 	}
+	inForce := s.authority.snapshot()
+	var wanted []object.Object
+	for _, name := range slices.Sorted(maps.Keys(attempts)) {
+		wanted = append(wanted, namespaces(attempts[name].desired.Objects)...)
+	}
+	demands := podsecurity.New(append(wanted, flat(inForce)...), s.authority.defaults)
+	for name, a := range attempts {
+		if found := demands.Judge(a.plan, a.desired, true); len(found) > 0 {
+			st := looked[name]
+			st.Diags = append(slices.Clip(st.Diags), found...)
+			looked[name] = st
+		}
+	}
 	if !bounded {
 		return
 	}
-	rules := rulesAfter(s.authority.snapshot(), attempts)
+	rules := rulesAfter(inForce, attempts)
 	for name, a := range attempts {
 		if a.identity == "" {
 			continue
@@ -201,6 +244,17 @@ func (c *comparison) judge() {
 		case w.problem == "" && !w.diags.HasErrors():
 			attempts[p.Name] = attempt{identity: w.config.Identity, plan: p.Plan, desired: w.desired}
 			bounded = bounded || w.config.Identity != ""
+		}
+	}
+	var wanted []object.Object
+	for _, name := range slices.Sorted(maps.Keys(c.after.wants)) {
+		wanted = append(wanted, namespaces(c.after.wants[name].desired.Objects)...)
+	}
+	demands := podsecurity.New(wanted, c.after.system.authority.defaults)
+	for i := range c.plans {
+		p := &c.plans[i]
+		if a, ok := attempts[p.Name]; ok {
+			p.Plan.Diags = slices.Concat(p.Plan.Diags, demands.Judge(a.plan, a.desired, false))
 		}
 	}
 	if !bounded {

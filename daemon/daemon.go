@@ -26,6 +26,7 @@ import (
 	"github.com/fairlead-dev/fairlead/daemon/store"
 	"github.com/fairlead-dev/fairlead/daemon/telemetry"
 	"github.com/fairlead-dev/fairlead/plan"
+	"github.com/fairlead-dev/fairlead/policies/podsecurity"
 	"github.com/fairlead-dev/fairlead/render/object"
 	"github.com/fairlead-dev/fairlead/render/worker"
 	"github.com/fairlead-dev/fairlead/runtimes"
@@ -152,6 +153,7 @@ func New(o Options) (_ *System, err error) {
 	}
 	s.claims = reconcile.NewClaims(s.wakeClaimant)
 	s.claims.Note(s.recordedRules)
+	s.authority.defaults = podsecurity.Defaults(s.settings.Defaults.PodSecurity)
 	s.suspensions.changed, s.suspensions.planned = make(chan struct{}, 1), map[string][]plan.SuspendedObject{}
 	defer func() {
 		if err != nil {

@@ -120,6 +120,7 @@ var heavy = map[string][]string{
 	"github.com/coreos/go-iptables": {"runtimes/routing"},
 	"github.com/prometheus/":        {"daemon/telemetry"},
 	"github.com/spf13/":             {"daemon/cli"},
+	"k8s.io/pod-security":           {"policies/podsecurity"},
 	"k8s.io/kubernetes/":            {"render/decode", "render/fields", "runtimes/environment", "policies/rbac"},
 	"github.com/rs/zerolog":         {"daemon", "apply/executor"},
 	"filippo.io/":                   {"render/sops"},

@@ -79,8 +79,9 @@ type World interface {
 	// Unsettled says why it is not known yet what all other applications want; empty when it is. Who asks is poked when
 	// that may have changed.
 	Unsettled(application string) string
-	// Judge returns a finding for everything in a plan that the application's identity may not do. An application is poked when
-	// that may have changed.
+	// Judge returns findings about a plan by rules that are not of the application: what its identity may do, and what
+	// namespaces ask of pods. Of a plan with an error nothing is carried out. An application is poked when the rules have changed. The
+	// list is the caller's.
 	Judge(c Config, p plan.Plan, desired plan.Desired) diag.List
 	// Suspended are the objects that somebody has suspended. The map is never modified.
 	Suspended() map[object.Ref]plan.Suspension

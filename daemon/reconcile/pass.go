@@ -116,8 +116,9 @@ func (ps *pass) plans(ctx context.Context) (time.Time, bool) {
 	ps.p, ps.open = p, p.Open()
 	ps.st.Plan, ps.st.Planned, ps.st.Diags = p, took, findings(a.rendered, p)
 	if !ps.c.Removed {
-		ps.forbidden = a.world.Judge(ps.c, p, desired)
-		ps.st.Diags = append(slices.Clip(ps.st.Diags), ps.forbidden...)
+		judged := a.world.Judge(ps.c, p, desired)
+		ps.st.Diags = append(slices.Clip(ps.st.Diags), judged...)
+		ps.forbidden = slices.DeleteFunc(judged, func(d diag.Diagnostic) bool { return d.Severity != diag.Error })
 	}
 	if p.Empty() {
 		a.applied, a.granted, a.retrySync = desired, "", false

@@ -76,6 +76,27 @@ type Defaults struct {
 	// ServiceAccount is whom applications act as that are declared by objects and do not say it: a service account of this name in
 	// the namespace of the declaration. Default: whoever declares them.
 	ServiceAccount string `yaml:"serviceAccount"`
+	// PodSecurity is what namespaces ask of pods that have no label of the kind.
+	PodSecurity PodSecurity `yaml:"podSecurity"`
+}
+
+// PodSecurity are levels of the Pod Security Standards: privileged, baseline or restricted. Default privileged.
+type PodSecurity struct {
+	// Enforce refuses pods beyond the level, Warn warns of them, and Audit tells of them.
+	Enforce string `yaml:"enforce"`
+	Warn    string `yaml:"warn"`
+	Audit   string `yaml:"audit"`
+}
+
+// check reports what cannot be.
+func (p PodSecurity) check(key string, add func(key, format string, args ...any)) {
+	for _, l := range [...]struct{ mode, level string }{{"enforce", p.Enforce}, {"warn", p.Warn}, {"audit", p.Audit}} {
+		switch l.level {
+		case "", "privileged", "baseline", "restricted":
+		default:
+			add(key+"."+l.mode, "%q is unknown: use privileged, baseline or restricted", l.level)
+		}
+	}
 }
 
 // PruneLimit is how much of an application one plan may delete without an approval: what is over both waits for one.
@@ -319,6 +340,7 @@ func (s Settings) Check() []string {
 	}
 	s.Defaults.PruneLimit.check("defaults.pruneLimit", add)
 	checkKinds("defaults.approval.kinds", s.Defaults.Approval.Kinds, add)
+	s.Defaults.PodSecurity.check("defaults.podSecurity", add)
 	if name := s.Defaults.ServiceAccount; strings.Contains(name, "/") {
 		add("defaults.serviceAccount", "%q names a namespace: write the name alone, which is looked for in the namespace of each declaration", name)
 	}
