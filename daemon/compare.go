@@ -192,6 +192,11 @@ func (s *System) moves(o *ownership, application string, desired []object.Object
 				node.Services = append(slices.Clip(node.Services), v)
 			}
 		}
+		for _, v := range theirs.Nodes[0].Storage {
+			if v.Ref == r || v.Owner == r {
+				node.Storage = plan.WithStorage(node.Storage, v)
+			}
+		}
 		for _, v := range theirs.Nodes[0].Endpoints {
 			if v.Ref == r {
 				node.Endpoints = append(slices.Clip(node.Endpoints), v)

@@ -15,8 +15,8 @@ type kept struct {
 	// bound says which claim has a PersistentVolume.
 	bound   map[string]string
 	reclaim map[string]plan.Reclaim
-	shown map[object.Ref]bool
-	kinds []string
+	shown   map[object.Ref]bool
+	kinds   []string
 }
 
 func keptStorage(list []*plan.Storage, kinds []string) *kept {

@@ -81,14 +81,10 @@ func (b *builder) bind(w wish) (*Storage, pending) {
 	}
 	var none []string
 	var best *Storage
-	for _, r := range sortedRefs(s.world) {
-		v := s.world[r]
-		if v.Volume == nil {
-			continue
-		}
+	for _, v := range s.volumes {
 		kept := v.Volume.For == key(w.ref) || v.Volume.Released == key(w.ref)
 		if why := b.unfit(v, w, false); why != "" {
-			none = append(none, r.Name+" "+why)
+			none = append(none, v.Name+" "+why)
 			continue
 		}
 		switch {
@@ -237,12 +233,7 @@ func (s *storage) classFor(spec *corev1.PersistentVolumeClaimSpec) (string, *Cla
 		}
 		return *n, s.class(*n)
 	}
-	for _, r := range sortedRefs(s.world) {
-		if c := s.world[r]; c.Class != nil && c.Class.Default {
-			return r.Name, c.Class
-		}
-	}
-	return DefaultClass, builtinClass()
+	return s.standard, s.class(s.standard)
 }
 
 // key is the namespace and name of something.

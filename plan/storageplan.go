@@ -19,6 +19,9 @@ type storage struct {
 	on, world map[object.Ref]*Storage
 	// taken says which claim has a PersistentVolume.
 	taken map[string]object.Ref
+	// volumes are the PersistentVolumes of world, sorted, and standard is the name of the class for claims that name none.
+	volumes  []*Storage
+	standard string
 	// wishes are the claims that are written, and pending says of claims why they are not bound.
 	wishes  map[object.Ref]wish
 	pending map[object.Ref]pending
@@ -74,6 +77,16 @@ func (b *builder) placeStorage() {
 			s.world[o.Ref] = want
 		}
 	}
+	s.standard = DefaultClass
+	for _, r := range slices.Backward(sortedRefs(s.world)) {
+		switch x := s.world[r]; {
+		case x.Volume != nil:
+			s.volumes = append(s.volumes, x)
+		case x.Class != nil && x.Class.Default:
+			s.standard = r.Name // the first by name in the end
+		}
+	}
+	slices.Reverse(s.volumes)
 	for i := range b.desired.Objects { // when all volumes are known
 		o := &b.desired.Objects[i]
 		if v, ok := o.Value.(*corev1.PersistentVolumeClaim); ok && v != nil && b.wantsStorage(o) {
@@ -347,6 +360,11 @@ func (b *builder) uses(p *Pod) {
 func (b *builder) waitForClaims(w *Workload, pods []*pod) bool {
 	if len(w.Pod.Spec.Volumes) == 0 || replicasOf(w.Value) == 0 {
 		return false
+	}
+	switch a := b.appliedOf(w.Ref); {
+	case w.Kind == "Job" && (len(pods) > 0 || a != nil && !a.Finished.IsZero()),
+		w.Kind == "Pod" && slices.ContainsFunc(pods, (*pod).ended):
+		return false // what has run needs it no more, and what runs has it
 	}
 	why := b.claimWait(w.Namespace, w.Pod.Spec)
 	if why == "" {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -140,7 +141,7 @@ func (n *Node) doSetStorage(ctx context.Context, x *plan.Storage) error {
 		return err
 	}
 	n.served()
-	n.Recheck()
+	n.retryMounts(x.Ref)
 	return nil
 }
 
@@ -287,4 +288,23 @@ func (n *Node) earlierUser(me plan.PodKey, claim object.Ref) string {
 		}
 	}
 	return ""
+}
+
+// retryMounts has pods that use a claim try at once what failed for want of it.
+func (n *Node) retryMounts(claim object.Ref) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range n.pods {
+		if !plan.UsesClaim(p.key.Namespace, p.seen.Spec, claim) {
+			continue
+		}
+		p.tell(func() {
+			p.volumes.notBefore = time.Time{}
+			for _, c := range p.containers {
+				if c.problem != nil && c.problem.Reason == reasonConfigError {
+					c.wait = time.Time{}
+				}
+			}
+		})
+	}
 }

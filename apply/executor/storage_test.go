@@ -92,7 +92,7 @@ func TestAPodWaitsForItsClaim(t *testing.T) {
 			t.Errorf("the pod is %s %s: %s", p.Phase, p.Reason, p.Message)
 		}
 		w.must(plan.SetStorage{Storage: claimed("data")})
-		sleep(3 * time.Minute)
+		sleep(time.Second)
 		w.expect("db", "Running ready=true [web running]")
 		if err := <-done; err != nil {
 			t.Error(err)

@@ -67,7 +67,9 @@ func resources() []resource {
 }
 
 // all is what `get all` shows.
-func all() []string { return []string{"pods", "services", "deployments", "replicasets", "statefulsets", "jobs"} }
+func all() []string {
+	return []string{"pods", "services", "deployments", "replicasets", "statefulsets", "jobs"}
+}
 
 func findResource(name string) (resource, error) {
 	rs := resources()

@@ -128,9 +128,13 @@ func onlyLost(p plan.Plan, changed map[object.Ref]bool) plan.Plan {
 		whole[ch.Ref] = ch.Action == plan.ActionNone && len(ch.Pods) > 0 &&
 			!slices.ContainsFunc(ch.Pods, func(c plan.PodChange) bool { return c.Action != plan.ActionCreate })
 	}
-	made, pulled := map[plan.StepID]bool{}, map[plan.StepID]bool{}
+	made, pulled, waits := map[plan.StepID]bool{}, map[plan.StepID]bool{}, map[plan.StepID]bool{}
 	owners := map[object.Ref]bool{}
 	for _, s := range p.Steps {
+		waits[s.ID] = s.Op == plan.OpWaitReady
+		if slices.ContainsFunc(s.After, func(id plan.StepID) bool { return waits[id] }) {
+			continue // a StatefulSet's pod comes when the one before is ready, and then it is looked at again
+		}
 		if args, ok := s.Args.(plan.CreatePod); ok && whole[args.Pod.Owner] &&
 			!slices.ContainsFunc(args.Pod.Configs, func(c plan.Config) bool { return changed[c.Ref] }) {
 			made[s.ID], owners[args.Pod.Owner] = true, true

@@ -39,6 +39,10 @@ func Object(r object.Ref, apiVersion string, value any) object.Object {
 		o.Value = v
 	case *corev1.ConfigMap:
 		o.Value = v
+	case *corev1.PersistentVolume:
+		o.Value = v
+	case *corev1.PersistentVolumeClaim:
+		o.Value = v
 	case *batchv1.Job:
 		o.Value = v
 	case *corev1.Service:

@@ -302,3 +302,16 @@ rules: [{apiGroups: ["*"], resources: ["*"], verbs: ["*"]}]`,
 		})
 	}
 }
+
+func TestClaimsOfAStatefulSetNeedNoRightOfTheirOwn(t *testing.T) {
+	set := object.Ref{Group: "apps", Kind: "StatefulSet", Namespace: "payments", Name: "db"}
+	claim := plan.Change{Ref: plan.ClaimRef("payments", "data-db-0"), Action: plan.ActionCreate, Owner: set}
+	id := Identity{User: "nobody"}
+	if found := new(Rules).Judge(id, plan.Plan{Changes: []plan.Change{claim}}, plan.Desired{}); len(found) > 0 {
+		t.Errorf("a claim of a StatefulSet: %v", found)
+	}
+	claim.Owner = object.Ref{}
+	if found := new(Rules).Judge(id, plan.Plan{Changes: []plan.Change{claim}}, plan.Desired{}); len(found) != 1 {
+		t.Errorf("a claim of its own: %v", found)
+	}
+}
