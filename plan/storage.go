@@ -357,3 +357,16 @@ func Volumes(d Desired) []*Storage {
 	}
 	return out
 }
+
+// Whole reports whether it holds what its kind says.
+func (s *Storage) Whole() bool {
+	switch s.Kind {
+	case "StorageClass":
+		return s.Class != nil && s.Volume == nil && s.Claim == nil
+	case "PersistentVolume":
+		return s.Volume != nil && s.Class == nil && s.Claim == nil
+	case "PersistentVolumeClaim":
+		return s.Claim != nil && s.Class == nil && s.Volume == nil
+	}
+	return false
+}

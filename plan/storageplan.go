@@ -39,7 +39,7 @@ func (b *builder) indexStorage() {
 	s.set, s.gone, s.users = map[object.Ref]StepID{}, map[object.Ref]StepID{}, map[object.Ref][]PodKey{}
 	if home := b.nodes[b.opt.Node]; home != nil {
 		for _, x := range home.Storage {
-			if x != nil && (x.Class != nil || x.Volume != nil || x.Claim != nil) {
+			if x != nil && x.Whole() {
 				s.on[x.Ref] = x
 			}
 		}

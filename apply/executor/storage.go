@@ -76,6 +76,9 @@ func (s *storage) readFile(at string) (*plan.Storage, error) {
 	if s.files.path(x.Ref) != at {
 		return nil, fmt.Errorf("it is about %s", x.Ref)
 	}
+	if !x.Whole() {
+		return nil, fmt.Errorf("it says nothing of %s", x.Ref)
+	}
 	return &x, nil
 }
 
