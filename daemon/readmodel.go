@@ -129,6 +129,8 @@ func objectFrom(o object.Object, application string, status []plan.WorkloadStatu
 	switch v := o.Value.(type) {
 	case *appsv1.Deployment:
 		template(&out, v.Spec.Template.Spec, v.Spec.Selector)
+	case *appsv1.DaemonSet:
+		template(&out, v.Spec.Template.Spec, v.Spec.Selector)
 	case *appsv1.StatefulSet:
 		template(&out, v.Spec.Template.Spec, v.Spec.Selector)
 	case *appsv1.ReplicaSet:

@@ -31,6 +31,7 @@ func wantedPods(o object.Object) int {
 		n = v.Spec.Replicas
 	case *appsv1.StatefulSet:
 		n = v.Spec.Replicas
+	case *appsv1.DaemonSet:
 	default:
 		return 0
 	}

@@ -69,6 +69,8 @@ func planWorkload(b *builder, w *Workload, pods []*pod) {
 		planReplicaSet(b, w, v, pods)
 	case *appsv1.StatefulSet:
 		planStatefulSet(b, w, v, pods)
+	case *appsv1.DaemonSet:
+		planDaemonSet(b, w, v, pods)
 	case *batchv1.Job:
 		planJob(b, w, v, pods)
 	}

@@ -33,7 +33,8 @@ func planDeployment(b *builder, w *Workload, d *appsv1.Deployment, pods []*pod) 
 	case recreate:
 		b.recreate(w, &f, want, minReady, pods)
 	default:
-		b.roll(w, d, &f, want, minReady, deadline, s.stalled)
+		surge, unavailable := rollingBounds(d, want)
+		b.roll(w, surge, unavailable, &f, want, minReady, deadline, s.stalled)
 	}
 	for _, p := range f.fresh {
 		b.inPlace(w, w.Pod, p)
@@ -171,9 +172,8 @@ func (b *builder) recreate(w *Workload, f *fleet, want int, minReady time.Durati
 	}
 }
 
-// roll replaces pods of other templates step by step.
-func (b *builder) roll(w *Workload, d *appsv1.Deployment, f *fleet, want int, minReady, deadline time.Duration, stalled bool) {
-	surge, unavailable := rollingBounds(d, want)
+// roll replaces pods of other templates step by step: never more than surge beyond the wanted ones, and at most unavailable of those not available.
+func (b *builder) roll(w *Workload, surge, unavailable int, f *fleet, want int, minReady, deadline time.Duration, stalled bool) {
 	b.showEnded(w, f)
 	b.shrink(w, f, want, minReady)
 	r := &rollout{

@@ -81,6 +81,11 @@ func workloadOf(app Application, o object.Object) (Workload, bool) {
 			return w, false
 		}
 		meta, annotations, spec, at = v.Spec.Template.Labels, v.Spec.Template.Annotations, &v.Spec.Template.Spec, []string{"spec", "template"}
+	case *appsv1.DaemonSet:
+		if v == nil {
+			return w, false
+		}
+		meta, annotations, spec, at = v.Spec.Template.Labels, v.Spec.Template.Annotations, &v.Spec.Template.Spec, []string{"spec", "template"}
 	case *batchv1.Job:
 		if v == nil {
 			return w, false
@@ -103,8 +108,11 @@ func workloadOf(app Application, o object.Object) (Workload, bool) {
 	if at == nil {
 		w.Pod.Name = o.Name
 	}
-	if _, ok := o.Value.(*appsv1.Deployment); ok {
+	switch o.Value.(type) {
+	case *appsv1.Deployment:
 		w.Pod.Labels = with(meta, appsv1.DefaultDeploymentUniqueLabelKey, short(w.Pod.Template))
+	case *appsv1.DaemonSet:
+		w.Pod.Labels = with(meta, appsv1.DefaultDaemonSetUniqueLabelKey, short(w.Pod.Template))
 	}
 	return w, true
 }

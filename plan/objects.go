@@ -207,7 +207,7 @@ func below(path string, fields ...string) bool {
 // fields are its planner's matter, since it knows what runs.
 func immutable(r object.Ref, path string) bool {
 	switch r.Group + "/" + r.Kind {
-	case "apps/Deployment", "apps/ReplicaSet":
+	case "apps/Deployment", "apps/ReplicaSet", "apps/DaemonSet":
 		return below(path, "spec.selector")
 	case "apps/StatefulSet":
 		return below(path, "spec.selector", "spec.serviceName", "spec.podManagementPolicy") ||
@@ -227,7 +227,7 @@ func replaces(r object.Ref, path string) bool {
 		return true
 	}
 	switch r.Group + "/" + r.Kind {
-	case "apps/Deployment", "apps/StatefulSet":
+	case "apps/Deployment", "apps/StatefulSet", "apps/DaemonSet":
 		return below(path, "spec.template") && !inPlaceField(path)
 	case "/Pod":
 		return below(path, "spec") && !inPlaceField(path)

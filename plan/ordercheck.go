@@ -62,7 +62,7 @@ func (c *orderCheck) add(severity diag.Severity, code, annotation, message, hint
 // runsPods reports whether objects of a kind run something, or are reached: what matters when it comes too early.
 func runsPods(r object.Ref) bool {
 	switch r.Kind {
-	case "Pod", "Job", "Deployment", "ReplicaSet", "StatefulSet":
+	case "Pod", "Job", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet":
 		return true
 	}
 	return false

@@ -29,6 +29,8 @@ func checkNetwork(o runtime.Object) []diag.Finding {
 		return checkWeight("spec.template.metadata", v.Spec.Template.Annotations)
 	case *appsv1.StatefulSet:
 		return checkWeight("spec.template.metadata", v.Spec.Template.Annotations)
+	case *appsv1.DaemonSet:
+		return checkWeight("spec.template.metadata", v.Spec.Template.Annotations)
 	case *batchv1.Job:
 		return checkWeight("spec.template.metadata", v.Spec.Template.Annotations)
 	}

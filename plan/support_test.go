@@ -90,7 +90,7 @@ func TestEveryFieldHasARow(t *testing.T) {
 		&corev1.Namespace{}, &corev1.ConfigMap{}, &corev1.Secret{}, &corev1.ServiceAccount{}, &rbacv1.Role{}, &rbacv1.ClusterRole{}, &rbacv1.RoleBinding{}, &rbacv1.ClusterRoleBinding{}, &corev1.Pod{},
 		&appsv1.Deployment{}, &appsv1.ReplicaSet{}, &batchv1.Job{},
 		&corev1.Namespace{}, &corev1.ConfigMap{}, &corev1.Secret{}, &corev1.ServiceAccount{}, &corev1.Pod{},
-		&appsv1.Deployment{}, &appsv1.ReplicaSet{}, &appsv1.StatefulSet{}, &batchv1.Job{},
+		&appsv1.Deployment{}, &appsv1.ReplicaSet{}, &appsv1.StatefulSet{}, &appsv1.DaemonSet{}, &batchv1.Job{},
 		&corev1.PersistentVolumeClaim{}, &corev1.PersistentVolume{}, &storagev1.StorageClass{},
 		&corev1.Service{}, &corev1.Endpoints{}, &discoveryv1.EndpointSlice{}, //nolint:staticcheck // it is deprecated, and people have it
 	} {
@@ -215,7 +215,7 @@ func typedObject(t testing.TB, manifest []byte) object.Object {
 	values := map[string]runtime.Object{
 		"Namespace": &corev1.Namespace{}, "ConfigMap": &corev1.ConfigMap{}, "Secret": &corev1.Secret{},
 		"ServiceAccount": &corev1.ServiceAccount{}, "Pod": &corev1.Pod{}, "Deployment": &appsv1.Deployment{},
-		"ReplicaSet": &appsv1.ReplicaSet{}, "StatefulSet": &appsv1.StatefulSet{}, "Job": &batchv1.Job{},
+		"ReplicaSet": &appsv1.ReplicaSet{}, "StatefulSet": &appsv1.StatefulSet{}, "DaemonSet": &appsv1.DaemonSet{}, "Job": &batchv1.Job{},
 		"PersistentVolumeClaim": &corev1.PersistentVolumeClaim{}, "PersistentVolume": &corev1.PersistentVolume{}, "StorageClass": &storagev1.StorageClass{},
 		"Service": &corev1.Service{}, "Endpoints": &corev1.Endpoints{}, "EndpointSlice": &discoveryv1.EndpointSlice{}, //nolint:staticcheck // as above
 	}

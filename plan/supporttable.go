@@ -14,7 +14,7 @@ import (
 )
 
 // fieldTable says of every field what becomes of it. docs/fields.md is made from it.
-var fieldTable = slices.Concat(workloadSections, podSections, containerSections, volumeSections, storageSections, statefulSections, serviceSections)
+var fieldTable = slices.Concat(workloadSections, podSections, containerSections, volumeSections, storageSections, statefulSections, daemonSections, serviceSections)
 
 // fieldsOf makes the section of a struct.
 func fieldsOf[T any](title string, rows ...[]row) section {

@@ -161,9 +161,9 @@ func (a *app) podsOf(ctx context.Context, b api.Backend, arg string) ([]api.Pod,
 		return nil, err
 	}
 	switch r.kind {
-	case "Pod", "Deployment", "ReplicaSet", "StatefulSet", "Job":
+	case "Pod", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job":
 	default:
-		return nil, fmt.Errorf("a %s has no pods of its own; use a pod, a deployment, a replicaset, a statefulset or a job", strings.ToLower(r.kind))
+		return nil, fmt.Errorf("a %s has no pods of its own; use a pod, a deployment, a replicaset, a statefulset, a daemonset or a job", strings.ToLower(r.kind))
 	}
 	ref, err := a.find(ctx, b, r, name)
 	if err != nil {

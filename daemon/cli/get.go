@@ -22,7 +22,7 @@ func (a *app) getCmd() *cobra.Command {
 		Long: `List what runs and what is known, in kubectl's form.
 
 Kinds: ` + kindHelp() + `;
-and all, which is pods, services, deployments, replicasets, statefulsets and jobs.
+and all, which is pods, services, deployments, replicasets, statefulsets, daemonsets and jobs.
 
 -o json and -o yaml give objects and pods in Kubernetes' form; the values of Secrets are in none of them.`,
 		Example: `  fairlead get pods -n shop -l app=web -o wide

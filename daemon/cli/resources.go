@@ -42,6 +42,7 @@ func resources() []resource {
 		{"apps", "Deployment", "deployments", []string{"deploy"}, true},
 		{"apps", "ReplicaSet", "replicasets", []string{"rs"}, true},
 		{"apps", "StatefulSet", "statefulsets", []string{"sts"}, true},
+		{"apps", "DaemonSet", "daemonsets", []string{"ds"}, true},
 		{"batch", "Job", "jobs", nil, true},
 		{"", "Service", "services", []string{"svc"}, true},
 		{"", "Endpoints", "endpoints", []string{"ep"}, true},
@@ -68,7 +69,7 @@ func resources() []resource {
 
 // all is what `get all` shows.
 func all() []string {
-	return []string{"pods", "services", "deployments", "replicasets", "statefulsets", "jobs"}
+	return []string{"pods", "services", "deployments", "replicasets", "statefulsets", "daemonsets", "jobs"}
 }
 
 func findResource(name string) (resource, error) {

@@ -135,6 +135,11 @@ func objectTable(r resource, objs []api.Object, wide bool, now time.Time) table 
 	case "Job":
 		t.head, images = append(t.head, "STATUS", "COMPLETIONS", "DURATION"), true
 		cells = func(o api.Object, s plan.WorkloadStatus) []string { return jobCells(o, s, now) }
+	case "DaemonSet":
+		t.head, images = append(t.head, "DESIRED", "CURRENT", "READY", "UP-TO-DATE", "AVAILABLE"), true
+		cells = func(_ api.Object, s plan.WorkloadStatus) []string {
+			return []string{strconv.Itoa(s.Desired), strconv.Itoa(s.Current), strconv.Itoa(s.Ready), strconv.Itoa(s.Updated), strconv.Itoa(s.Available)}
+		}
 	case "StatefulSet":
 		t.head, images = append(t.head, "READY"), true
 		cells = func(_ api.Object, s plan.WorkloadStatus) []string { return []string{ratio(s.Ready, s.Desired)} }

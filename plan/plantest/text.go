@@ -276,7 +276,7 @@ func lines(b []byte) func(func(string) bool) {
 
 func group(kind string) string {
 	switch kind {
-	case "Deployment", "ReplicaSet", "StatefulSet":
+	case "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet":
 		return "apps"
 	case "Job":
 		return "batch"

@@ -106,6 +106,10 @@ func kindOf(apiVersion, name string) (kind, bool) {
 		return define(appsconv.SetObjectDefaults_StatefulSet, appsconv.Convert_v1_StatefulSet_To_apps_StatefulSet, func(s *apps.StatefulSet) field.ErrorList {
 			return appsvalidation.ValidateStatefulSet(s, appsvalidation.StatefulSetValidationOptions{}, podutil.GetValidationOptionsFromPodTemplate(&s.Spec.Template, nil))
 		}), true
+	case "apps/v1/DaemonSet":
+		return define(appsconv.SetObjectDefaults_DaemonSet, appsconv.Convert_v1_DaemonSet_To_apps_DaemonSet, func(d *apps.DaemonSet) field.ErrorList {
+			return appsvalidation.ValidateDaemonSet(d, podutil.GetValidationOptionsFromPodTemplate(&d.Spec.Template, nil))
+		}), true
 	case "apps/v1/Deployment":
 		return define(appsconv.SetObjectDefaults_Deployment, appsconv.Convert_v1_Deployment_To_apps_Deployment, func(d *apps.Deployment) field.ErrorList {
 			return appsvalidation.ValidateDeployment(d, podutil.GetValidationOptionsFromPodTemplate(&d.Spec.Template, nil))
