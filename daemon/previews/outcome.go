@@ -19,7 +19,9 @@ type result struct {
 	name string
 	// done is true when nothing more is expected to happen.
 	done, failed bool
-	text         string
+	// passing is true for a failure that is not the verdict on the revision: that may follow at once, and then what comes of it.
+	passing bool
+	text    string
 	// other is true when what it wants now is not what the preview said.
 	other bool
 	// digest is that of what waits for an approval; empty for nothing. another is who approved something else before.
@@ -48,6 +50,13 @@ func (m *Manager) outcome(ctx context.Context, r Repository, pr forge.PullReques
 		})
 	})
 	var shown []result
+	var settled <-chan time.Time
+	end := func() error {
+		return m.promises.change(key, func(said *promise, found bool) bool {
+			said.Told = pr.MergeCommit
+			return found
+		})
+	}
 	late := false
 	for {
 		apps, err := m.planner.Applications(ctx)
@@ -59,18 +68,21 @@ func (m *Manager) outcome(ctx context.Context, r Repository, pr forge.PullReques
 			return ctx.Err()
 		}
 		if !slices.Equal(now, shown) {
-			shown = now
+			shown, settled = now, nil
 			if err := m.tell(ctx, r, pr, said, now); err != nil {
 				return err
 			}
 		}
-		if !slices.ContainsFunc(now, func(r result) bool { return !r.done }) {
-			return m.promises.change(key, func(said *promise, found bool) bool {
-				said.Told = pr.MergeCommit
-				return found
-			})
+		switch {
+		case slices.ContainsFunc(now, func(r result) bool { return !r.done }):
+		case !slices.ContainsFunc(now, func(r result) bool { return r.passing }):
+			return end()
+		case settled == nil:
+			settled = time.After(m.options.Settle)
 		}
 		select {
+		case <-settled:
+			return end()
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-deadline.C:
@@ -138,6 +150,7 @@ func stateOf(a api.Application) result {
 		r.done, r.text = true, "suspended: nothing was changed"
 	case a.Health == api.Failed, a.Health == api.Degraded:
 		r.done, r.failed, r.text = true, true, "failed: "+a.Reason+": "+firstLine(a.Message)
+		r.passing = a.Failure == nil
 	case a.Ready:
 		r.done, r.text = true, "applied"
 	case a.StepsTotal > 0:

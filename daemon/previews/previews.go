@@ -46,6 +46,8 @@ type Options struct {
 	Link func(repo string, number int) string
 	// Outcome is how long the outcome of a merge is waited for; 0 means 30 minutes.
 	Outcome time.Duration
+	// Settle is how long a failure has to stand that is not the verdict on the revision, before it is the outcome; 0 means 10 seconds.
+	Settle time.Duration
 	// Again are the pauses after which a preview that failed is tried again: forges tell of commits before they give them
 	// out. nil means two, of 2 and 10 seconds.
 	Again []time.Duration
@@ -107,6 +109,9 @@ const atOnce = 4
 func New(p Planner, o Options) *Manager {
 	if o.Outcome <= 0 {
 		o.Outcome = 30 * time.Minute
+	}
+	if o.Settle <= 0 {
+		o.Settle = 10 * time.Second
 	}
 	if o.Again == nil {
 		o.Again = []time.Duration{2 * time.Second, 10 * time.Second}

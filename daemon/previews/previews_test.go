@@ -224,7 +224,7 @@ func newBench(t *testing.T) *bench {
 }
 
 func (b *bench) open() {
-	b.Manager = New(b.planner, Options{Name: "prod", Dir: b.dir, Log: zerolog.Nop(), Outcome: time.Minute, Again: []time.Duration{time.Millisecond, time.Millisecond}})
+	b.Manager = New(b.planner, Options{Name: "prod", Dir: b.dir, Log: zerolog.Nop(), Outcome: time.Minute, Settle: 100 * time.Millisecond, Again: []time.Duration{time.Millisecond, time.Millisecond}})
 	m := b.Manager
 	b.t.Cleanup(func() { _ = m.Close() })
 }
@@ -474,6 +474,21 @@ func TestTheOutcomeOfAMerge(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAFailureThatPassesIsNotTheOutcome(t *testing.T) {
+	b := newBench(t)
+	b.merge()
+	b.planner.set(func() {
+		b.planner.included = true
+		b.planner.apps = []api.Application{{Name: "shop", Health: api.Degraded, Reason: "ApplyFailed", Message: "it did not become ready in time"}}
+	})
+	b.told(forge.Event{Kind: forge.PullMerged, PullRequest: 7})
+	b.eventually("the failure", func() bool { return strings.Contains(b.forge.said(7)[0], "failed: ApplyFailed") })
+	b.planner.set(func() {
+		b.planner.apps = []api.Application{{Name: "shop", Health: api.Degraded, Reason: "RolledBack", Failure: &api.Failure{Back: api.Revision{Short: "b"}, Reason: "ProgressDeadlineExceeded"}}}
+	})
+	b.eventually("what came of it", func() bool { return strings.Contains(b.forge.said(7)[0], "rolled back to b: ProgressDeadlineExceeded") })
 }
 
 func TestCommands(t *testing.T) {
