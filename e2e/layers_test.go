@@ -63,6 +63,7 @@ var layers = []struct {
 	{"plan/simulate", []string{"plan", "render/object", "render/diag"}},
 	{"plan", []string{"render/object", "render/diag"}},
 	{"policies", []string{"plan", "render/object", "render/diag"}},
+	{"runtimes/routing", []string{"plan", "policies/network", "render/object", "render/diag"}},
 	{"runtimes", []string{"runtimes", "plan", "render/object", "render/diag"}},
 	{"apply/schedule", []string{"plan", "render/object", "render/diag"}},
 	{"apply", []string{"apply", "plan", "render/object", "render/diag", "runtimes"}},

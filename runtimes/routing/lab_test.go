@@ -415,3 +415,8 @@ func waitFor(t testing.TB, what string, holds func() bool) {
 		}
 	}
 }
+
+// routeAdd adds a route in the namespace of the thread.
+func routeAdd(to netip.Prefix, gateway netip.Addr) error {
+	return netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: to.Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), 32)}, Gw: gateway.AsSlice()})
+}
