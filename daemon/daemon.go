@@ -98,6 +98,7 @@ type System struct {
 	events    *events
 	claims    *reconcile.Claims
 	authority authority
+	policing  *policing
 	previews  *previews.Manager // nil when no forge is known, or nothing is reconciled
 	// hooks is nil when none are served; hookAddress is where they are.
 	hooks           *hooks.Server
@@ -152,8 +153,12 @@ func New(o Options) (_ *System, err error) {
 		down: map[string]bool{}, beside: map[string]plan.Configs{}, looked: map[string]reconcile.Status{}, seen: map[string]seen{}, drift: map[string][]plan.Drift{}, stepsDone: map[string]int{}, caughtUp: map[string]bool{}, evaluated: map[string]*evaluated{}, merging: map[string]merging{},
 	}
 	s.claims = reconcile.NewClaims(s.wakeClaimant)
-	s.claims.Note(s.recordedRules)
 	s.authority.defaults = podsecurity.Defaults(s.settings.Defaults.PodSecurity)
+	s.policing = newPolicing()
+	s.claims.Note(func(application string, inventory []plan.Applied) {
+		s.policing.record(application, inventory)
+		s.recordedRules(application, inventory)
+	})
 	s.suspensions.changed, s.suspensions.planned = make(chan struct{}, 1), map[string][]plan.SuspendedObject{}
 	defer func() {
 		if err != nil {
@@ -263,9 +268,11 @@ func (s *System) claimRecorded() error {
 	if err != nil {
 		return err
 	}
+	defer s.policing.allRecorded()
 	for _, name := range names {
 		r, err := s.store.Load(name)
 		if err != nil {
+			s.policing.cannotRead(name, err)
 			continue // the application's worker reports it
 		}
 		s.claims.Recorded(name, r.Inventory)

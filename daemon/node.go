@@ -64,9 +64,12 @@ func (s *System) openMachine(key []byte) (machine, error) {
 		if m.serving, err = s.openServing(bridge, cidr, network.Gateway(), m.ranges); err != nil {
 			return m, err
 		}
+		if err := s.openPolicing(bridge, network.Gateway()); err != nil {
+			return m, err
+		}
 	}
 	m.clear = func(ctx context.Context) error {
-		return errors.Join(m.serving.destroy(ctx), network.Destroy(ctx), v.Destroy(), engine.RemoveSandboxImages(ctx))
+		return errors.Join(m.serving.destroy(ctx), s.policing.destroy(ctx), network.Destroy(ctx), v.Destroy(), engine.RemoveSandboxImages(ctx))
 	}
 	return m, nil
 }
@@ -83,7 +86,7 @@ func (s *System) openNode(open func(*System, []byte) (machine, error), key []byt
 		Gather: executor.Gather,
 		ID:     localNode, Engine: m.engine, Network: m.network, Volumes: m.volumes, StateDir: s.settings.StateDir, ReadOnly: s.readOnly,
 		DNS: m.dns, HostIPs: m.hostIPs, SeccompDir: s.settings.Pods.SeccompDir, DockerConfig: s.dockerConfig(),
-		Config: s.desiredConfig, Suspended: s.suspensions.holds, Slots: s.settings.Pods.Slots,
+		Config: s.desiredConfig, Policies: s.policing, Suspended: s.suspensions.holds, Slots: s.settings.Pods.Slots,
 		OnEvent: s.podEvent, OnTrouble: s.nodeTrouble, Registries: m.serving.registries(),
 	})
 	if err != nil {

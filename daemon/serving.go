@@ -165,7 +165,7 @@ func (s *System) validRanges() (plan.ServiceRanges, error) {
 // openServing makes what serves the Services.
 func (s *System) openServing(bridge string, pods netip.Prefix, gateway netip.Addr, ranges plan.ServiceRanges) (v serving, err error) {
 	v.proxy, err = proxy.New(proxy.Options{
-		Address: gateway, Node: localNode,
+		Address: gateway, Node: localNode, Allowed: s.policing.allows,
 		OnTrouble: func(err error) { s.nodeTrouble(fmt.Errorf("balance by least connections: %w", err)) },
 	})
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/fairlead-dev/fairlead/daemon/store"
 	"github.com/fairlead-dev/fairlead/daemon/telemetry"
 	"github.com/fairlead-dev/fairlead/plan"
+	"github.com/fairlead-dev/fairlead/policies/network"
 	"github.com/fairlead-dev/fairlead/render"
 	"github.com/fairlead-dev/fairlead/render/diag"
 	"github.com/fairlead-dev/fairlead/render/object"
@@ -124,7 +125,7 @@ func (w *world) Declared(application string, objects []object.Object) diag.List 
 	may, forbidden := s.mayDeclare(identity, objects)
 	d, found := s.declarations(may)
 	d.Incomplete = d.Incomplete || len(forbidden) > 0
-	found = append(forbidden, found...)
+	found = slices.Concat(forbidden, found, network.Check(objects, s.policing.seen()))
 	beside := configsBeside(objects)
 	s.mu.Lock()
 	s.beside[application] = beside

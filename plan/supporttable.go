@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -72,6 +74,16 @@ var serverFields = slices.Concat(
 	harmless("managedFields", "it is set by an API server"),
 )
 
+// ipv6Block says that a block of IPv6 means nobody.
+func ipv6Block(blocks ...string) row {
+	for _, b := range blocks {
+		if p, err := netip.ParsePrefix(b); err == nil && !p.Addr().Is4() {
+			return row{support: noEffect, note: b + " means nobody: pods have IPv4 addresses", info: true}
+		}
+	}
+	return row{}
+}
+
 // workloadSections are the objects and what stands around a pod's spec.
 var workloadSections = []section{
 	fieldsOf[metav1.ObjectMeta]("Metadata",
@@ -101,6 +113,19 @@ var workloadSections = []section{
 	fieldsOf[rbacv1.ClusterRoleBinding]("ClusterRoleBinding", full("metadata subjects roleRef")),
 	fieldsOf[rbacv1.Subject]("Binding: subject", full("kind apiGroup name namespace")),
 	fieldsOf[rbacv1.RoleRef]("Binding: role", full("apiGroup kind name")),
+	fieldsOf[networkingv1.NetworkPolicy]("NetworkPolicy", full("metadata spec")),
+	fieldsOf[networkingv1.NetworkPolicySpec]("NetworkPolicy: spec",
+		noted("podSelector", "pods on the host's network are not selected"),
+		full("ingress egress policyTypes"),
+	),
+	fieldsOf[networkingv1.NetworkPolicyIngressRule]("NetworkPolicy: ingress", noted("ports", "the pod's own: behind a Service, those that it translates to"), full("from")),
+	fieldsOf[networkingv1.NetworkPolicyEgressRule]("NetworkPolicy: egress", noted("ports", "those of the pods behind a Service, not the Service's"), full("to")),
+	fieldsOf[networkingv1.NetworkPolicyPort]("NetworkPolicy: ports", noted("protocol", "TCP, UDP and SCTP"), noted("port", "a number, or the name of a port of the pods' containers"), full("endPort")),
+	fieldsOf[networkingv1.NetworkPolicyPeer]("NetworkPolicy: peers", full("podSelector namespaceSelector ipBlock")),
+	fieldsOf[networkingv1.IPBlock]("NetworkPolicy: blocks of addresses",
+		except("cidr", "IPv4", func(_ path, v any) row { return ipv6Block(v.(string)) }),
+		except("except", "IPv4", func(_ path, v any) row { return ipv6Block(v.([]string)...) }),
+	),
 	fieldsOf[corev1.Pod]("Pod", full("metadata spec"), harmless("status", "it is observed, not desired")),
 	fieldsOf[corev1.PodTemplateSpec]("Pod template", full("metadata spec")),
 	fieldsOf[appsv1.Deployment]("Deployment", full("metadata spec"), harmless("status", "it is observed, not desired")),

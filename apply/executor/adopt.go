@@ -66,6 +66,7 @@ func (n *Node) adopt(ctx context.Context, began time.Time, found []runtimes.Cont
 	n.mu.Unlock()
 	if first {
 		close(n.serving.begun)
+		n.opt.Policies.Adopted()
 	}
 	if first && !n.opt.ReadOnly {
 		n.sweepStrays(ctx, append(uids, slices.Collect(maps.Keys(orphans))...))
@@ -132,6 +133,7 @@ func (n *Node) takeOver(s state, file savedState, list []runtimes.Container) {
 	}
 	n.pods[p.uid] = p
 	n.serving.podSeen(&p.seen.ObservedPod, true)
+	n.opt.Policies.PodSeen(&p.seen.ObservedPod)
 	n.state = nil
 	for _, c := range list {
 		if c.Paused {

@@ -162,6 +162,7 @@ func (n *Node) reserve(pod *plan.Pod) (p *pod, isNew bool, err error) {
 	p.prime()
 	n.pods[p.uid] = p
 	n.serving.podSeen(&p.seen.ObservedPod, false)
+	n.opt.Policies.PodSeen(&p.seen.ObservedPod)
 	n.state = nil
 	return p, true, nil
 }

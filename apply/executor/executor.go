@@ -71,6 +71,26 @@ type Prober interface {
 	Hook(ctx context.Context, h *corev1.LifecycleHandler, c *corev1.Container, t probes.Target) error
 }
 
+// Policies bound whom pods reach and who reaches them. PodSeen, PodGone and Adopted do not block, and do not call the Node.
+type Policies interface {
+	// PodSeen takes how a pod is now; the pod is shared and never changes.
+	PodSeen(pod *plan.ObservedPod)
+	// PodGone takes that a pod is gone: its address is free.
+	PodGone(uid string)
+	// Adopted takes that every pod that was there before this process has been seen. It may be called again.
+	Adopted()
+	// Admit returns when what bounds a pod is in force. With an error the pod does not start.
+	Admit(ctx context.Context, uid string) error
+}
+
+// noPolicies bound nothing.
+type noPolicies struct{}
+
+func (noPolicies) PodSeen(*plan.ObservedPod)           {}
+func (noPolicies) PodGone(string)                      {}
+func (noPolicies) Adopted()                            {}
+func (noPolicies) Admit(context.Context, string) error { return nil }
+
 // Options make a Node.
 type Options struct {
 	// ID names the node, to pods too.
@@ -107,6 +127,8 @@ type Options struct {
 	OnEvent func(Event)
 	// OnTrouble is told of errors that concern no pod. It must not block.
 	OnTrouble func(error)
+	// Policies bound pods with an address of their own. It may be nil.
+	Policies Policies
 	// Registries are what the node's Services are served by.
 	Registries []Registered
 	// Gather is how long changes are gathered before a registry is set to them, so that those that come together, as a
@@ -176,6 +198,9 @@ func New(o Options) (*Node, error) {
 	}
 	if o.Config == nil {
 		o.Config = func(object.Ref) (plan.Config, bool) { return plan.Config{}, false }
+	}
+	if o.Policies == nil {
+		o.Policies = noPolicies{}
 	}
 	if o.Suspended == nil {
 		o.Suspended = func(object.Ref) bool { return false }

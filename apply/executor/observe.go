@@ -130,6 +130,7 @@ func (p *pod) publish() {
 	observed := !reflect.DeepEqual(p.seen.ObservedPod, v.ObservedPod)
 	if observed {
 		n.serving.podSeen(&v.ObservedPod, false) // first: who sees the view finds it served
+		n.opt.Policies.PodSeen(&v.ObservedPod)
 	}
 	p.seen = v
 	close(p.changed)
@@ -152,6 +153,7 @@ func (n *Node) drop(p *pod) {
 	delete(n.pods, p.uid)
 	n.dropped[p.uid] = time.Now()
 	n.serving.podGone(p.uid)
+	n.opt.Policies.PodGone(p.uid)
 	n.state = nil
 	n.wakeWatchers()
 }

@@ -65,7 +65,7 @@ func (p *pod) startSandbox() {
 	s.busy = true
 	pod, id, pid, start := p.state.pod, s.id, s.pid, s.status == created
 	p.begin(func() func() {
-		seen, err := p.node.startSandbox(id, pid, start)
+		seen, err := p.node.startSandbox(p.uid, id, pid, start)
 		if err == nil {
 			err = p.wire(pod, seen.PID)
 		}
@@ -91,12 +91,15 @@ func (p *pod) startSandbox() {
 	})
 }
 
-// startSandbox returns the sandbox as it runs. The engine's events do not say its process, so it has
+// startSandbox returns the sandbox as it runs; before it starts, what bounds the pod is in force. The engine's events do not say its process, so it has
 // to be asked for.
-func (n *Node) startSandbox(id string, pid int, start bool) (runtimes.Container, error) {
+func (n *Node) startSandbox(uid, id string, pid int, start bool) (runtimes.Container, error) {
 	ctx, cancel := n.call()
 	defer cancel()
 	if start {
+		if err := n.opt.Policies.Admit(ctx, uid); err != nil {
+			return runtimes.Container{}, err
+		}
 		release, err := n.slot(ctx)
 		if err != nil {
 			return runtimes.Container{}, err

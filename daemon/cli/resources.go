@@ -53,6 +53,7 @@ func resources() []resource {
 		{"", "ConfigMap", "configmaps", []string{"cm"}, true},
 		{"", "Secret", "secrets", nil, true},
 		{"", "ServiceAccount", "serviceaccounts", []string{"sa"}, true},
+		{"networking.k8s.io", "NetworkPolicy", "networkpolicies", []string{"netpol"}, true},
 		{"rbac.authorization.k8s.io", "Role", "roles", nil, true},
 		{"rbac.authorization.k8s.io", "RoleBinding", "rolebindings", nil, true},
 		{"rbac.authorization.k8s.io", "ClusterRole", "clusterroles", nil, false},

@@ -24,6 +24,9 @@ import (
 	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
 	discoveryconv "k8s.io/kubernetes/pkg/apis/discovery/v1"
 	discoveryvalidation "k8s.io/kubernetes/pkg/apis/discovery/validation"
+	"k8s.io/kubernetes/pkg/apis/networking"
+	networkingconv "k8s.io/kubernetes/pkg/apis/networking/v1"
+	networkingvalidation "k8s.io/kubernetes/pkg/apis/networking/validation"
 	"k8s.io/kubernetes/pkg/apis/rbac"
 	rbacconv "k8s.io/kubernetes/pkg/apis/rbac/v1"
 	rbacvalidation "k8s.io/kubernetes/pkg/apis/rbac/validation"
@@ -128,6 +131,10 @@ func kindOf(apiVersion, name string) (kind, bool) {
 		k := define(rbacconv.SetObjectDefaults_ClusterRoleBinding, rbacconv.Convert_v1_ClusterRoleBinding_To_rbac_ClusterRoleBinding, rbacvalidation.ValidateClusterRoleBinding)
 		k.cluster = true
 		return k, true
+	case "networking.k8s.io/v1/NetworkPolicy":
+		return define(networkingconv.SetObjectDefaults_NetworkPolicy, networkingconv.Convert_v1_NetworkPolicy_To_networking_NetworkPolicy, func(p *networking.NetworkPolicy) field.ErrorList {
+			return networkingvalidation.ValidateNetworkPolicy(p, networkingvalidation.NetworkPolicyValidationOptions{})
+		}), true
 	case "batch/v1/Job":
 		return define(batchconv.SetObjectDefaults_Job, batchconv.Convert_v1_Job_To_batch_Job, func(j *batch.Job) field.ErrorList {
 			selectJob(j)

@@ -166,7 +166,7 @@ func (l *listener) serve(c *pair) {
 	proxy := tcpproxy.DialProxy{
 		DialTimeout: -1, // each endpoint has its own
 		DialContext: func(context.Context, string, string) (net.Conn, error) {
-			b, conn, err := l.dial(l.proxy.ctx)
+			b, conn, err := l.dial(l.proxy.ctx, c.client.RemoteAddr())
 			if err != nil {
 				return nil, err
 			}
@@ -191,8 +191,17 @@ func (l *listener) app() string {
 	return l.application
 }
 
+// allows reports whether a client may reach an endpoint.
+func (p *Proxy) allows(client net.Addr, endpoint netip.AddrPort) bool {
+	if p.options.Allowed == nil {
+		return true
+	}
+	from, ok := client.(*net.TCPAddr)
+	return ok && p.options.Allowed(from.AddrPort().Addr().Unmap(), endpoint)
+}
+
 // dial connects to the endpoint with the fewest connections, or else to the next one.
-func (l *listener) dial(ctx context.Context) (*backend, *net.TCPConn, error) {
+func (l *listener) dial(ctx context.Context, client net.Addr) (*backend, *net.TCPConn, error) {
 	wait := time.NewTimer(dialTimeout)
 	defer wait.Stop()
 	select {
@@ -209,6 +218,10 @@ func (l *listener) dial(ctx context.Context) (*backend, *net.TCPConn, error) {
 			return nil, nil, errNoBackend
 		}
 		tried[b] = true
+		if !l.proxy.allows(client, b.at) {
+			l.release(b, false)
+			continue
+		}
 		c, err := dialer.DialContext(ctx, "tcp", b.at.String())
 		if err == nil {
 			return b, c.(*net.TCPConn), nil

@@ -37,6 +37,8 @@ type Options struct {
 	Address netip.Addr
 	// Node is this node, for the Local traffic policies.
 	Node plan.NodeID
+	// Allowed reports whether a client may reach an endpoint: only those that it may are chosen from. nil allows all.
+	Allowed func(client netip.Addr, endpoint netip.AddrPort) bool
 	// OnTrouble is told when connections cannot be accepted. It may be nil.
 	OnTrouble func(error)
 }
