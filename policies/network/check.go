@@ -82,6 +82,10 @@ func made(o *object.Object) (pod Pod, hostNetwork, ok bool) {
 		meta, spec = &v.Spec.Template.ObjectMeta, &v.Spec.Template.Spec
 	case *appsv1.ReplicaSet:
 		meta, spec = &v.Spec.Template.ObjectMeta, &v.Spec.Template.Spec
+	case *appsv1.DaemonSet:
+		meta, spec = &v.Spec.Template.ObjectMeta, &v.Spec.Template.Spec
+	case *appsv1.StatefulSet:
+		meta, spec = &v.Spec.Template.ObjectMeta, &v.Spec.Template.Spec
 	case *batchv1.Job:
 		meta, spec = &v.Spec.Template.ObjectMeta, &v.Spec.Template.Spec
 	default:
