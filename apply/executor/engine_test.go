@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/netip"
 	"os"
@@ -212,6 +214,16 @@ func TestEngineLife(t *testing.T) {
 	resp.Body.Close()
 	if strings.TrimSpace(string(body)) != "p" {
 		t.Errorf("its page says %q", body)
+	}
+
+	// Its interface has no IPv6, by which it would reach others past network policies.
+	c, err := r.engine.Inspect(t.Context(), p.Containers[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addresses, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/if_inet6", c.PID))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) || bytes.Contains(addresses, []byte("eth0")) {
+		t.Errorf("the pod has IPv6 addresses (%v):\n%s", err, addresses)
 	}
 
 	// Another node takes over without touching anything.

@@ -19,6 +19,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -146,7 +147,9 @@ type Node struct {
 	storage *storage
 	// lowestOOM is the lowest oom_score_adj that containers can have here.
 	lowestOOM int
-	ground    ground
+	// hasIPv6 is true where the kernel speaks it.
+	hasIPv6 bool
+	ground  ground
 
 	// ctx ends with Close: nothing new begins. calls ends a while later: what changes the engine may
 	// finish until then.
@@ -230,6 +233,8 @@ func New(o Options) (*Node, error) {
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.calls, n.cancelCalls = context.WithCancel(context.Background())
 	n.lowestOOM = readLowestOOMScore()
+	_, err := os.Stat("/proc/sys/" + strings.ReplaceAll(ipv6Default, ".", "/"))
+	n.hasIPv6 = err == nil
 	n.images = newImages(n)
 	n.prober = o.Probes
 	if n.prober == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -56,7 +57,21 @@ func (n *Node) createSandbox(pod *plan.Pod, uid string, attempt int, ip string) 
 		return "", err
 	}
 	spec.OOMScoreAdj = max(spec.OOMScoreAdj, n.lowestOOM)
+	if n.hasIPv6 && !spec.HostNetwork {
+		spec.Sysctls = withoutIPv6(spec.Sysctls)
+	}
 	return n.opt.Engine.Create(ctx, spec)
+}
+
+// ipv6Default is the sysctl by which interfaces that come into a network namespace have no IPv6.
+const ipv6Default = "net.ipv6.conf.default.disable_ipv6"
+
+// withoutIPv6 adds to a pod's sysctls that its interface has no IPv6. Pods have IPv4 addresses; those that the kernel gives links by
+// itself would reach other pods past every network policy.
+func withoutIPv6(sysctls map[string]string) map[string]string {
+	out := map[string]string{ipv6Default: "1"}
+	maps.Copy(out, sysctls)
+	return out
 }
 
 // startSandbox starts the sandbox where it does not run, and wires it.

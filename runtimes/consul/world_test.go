@@ -102,11 +102,12 @@ func setAgain(t testing.TB, r *Registry, routes ...*plan.Route) {
 	})
 }
 
-// eventually waits until check returns "", which else says what is not as it should be.
+// eventually waits until check returns "", which else says what is not as it should be. Consul's agents compare what they have with the
+// servers once a minute, when nothing else makes them.
 func eventually(t testing.TB, check func() string) {
 	t.Helper()
 	var last string
-	for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); time.Sleep(30 * time.Millisecond) {
+	for deadline := time.Now().Add(150 * time.Second); time.Now().Before(deadline); time.Sleep(30 * time.Millisecond) {
 		if last = check(); last == "" {
 			return
 		}
