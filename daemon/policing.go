@@ -167,8 +167,9 @@ func (p *policing) enforce(ctx context.Context) error {
 		return nil
 	}
 	if len(unread) > 0 {
-		// Policies may be missing. What an earlier process has put in force is better than that.
-		if there, err := p.enforcer.Present(ctx); there || err != nil {
+		// Policies may be missing. What an earlier process has put in force is better than that, and after a reboot nothing is open that others
+		// have policies for. Where nobody has any, nothing is held up.
+		if there, err := p.enforcer.Present(ctx); there || err != nil || len(w.Policies) > 0 {
 			return errors.Join(fmt.Errorf("the network policies that are in force stay as they are, because it cannot be read what application %s had applied: reconcile it, or remove what it left in the state directory",
 				strings.Join(slices.Sorted(maps.Keys(unread)), ", ")), err)
 		}

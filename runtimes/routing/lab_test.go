@@ -212,6 +212,10 @@ func newLab(t testing.TB) *lab {
 			LoadBalancers: []plan.AddressRange{{First: netip.MustParseAddr("192.0.2.100"), Last: netip.MustParseAddr("192.0.2.120")}},
 		}}
 	l.gateway = l.pods.Addr().Next()
+	// Tests use the same addresses, and the kernel drops a connection whose answers it takes for those of an earlier, translated one.
+	if err := netlink.ConntrackTableFlush(netlink.ConntrackTable); err != nil {
+		t.Log("connections of earlier tests are not forgotten:", err)
+	}
 	for _, f := range []string{"ip_forward"} {
 		if err := os.WriteFile("/proc/sys/net/ipv4/"+f, []byte("1"), 0); err != nil {
 			t.Fatal(err)

@@ -48,6 +48,7 @@ type Policies struct {
 	model   network.Model
 	replace bool // the kernel's table is unknown: write it anew
 	present bool // there is a table
+	cutDue  bool // connections that are not allowed any more may be open
 	closed  bool
 
 	guard     *guard
@@ -170,9 +171,13 @@ func (p *Policies) set(m network.Model) error {
 		return err
 	}
 	p.have, p.model, p.present, p.replace = want, m, true, false
-	if changed {
-		return p.cut()
+	if p.cutDue = p.cutDue || changed; !p.cutDue {
+		return nil
 	}
+	if err := p.cut(); err != nil {
+		return err // the next Set tries again
+	}
+	p.cutDue = false
 	return nil
 }
 

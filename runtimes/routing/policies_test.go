@@ -56,8 +56,7 @@ func (l *lab) enforce(p *Policies, pods []*place, specs map[string]string) netwo
 	return m
 }
 
-// reaches holds that a connection is answered. What a policy drops it drops always: on a machine with much else to do one was lost once in some
-// hundred, for a reason that is not known, so one that is lost is begun again.
+// reaches holds that a connection is answered. What a policy drops it drops always; one that is lost otherwise is begun again, from another port.
 func (p *place) reaches(t testing.TB, to string) {
 	t.Helper()
 	var got string
