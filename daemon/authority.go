@@ -295,7 +295,11 @@ const maxDeclarers = 100
 // nobody is an identity without rights, for an application of whose declarer nothing is known.
 const nobody = "system:anonymous"
 
+// userOf is the user of a service account that is written NAMESPACE/NAME. What is not written so is nobody, and bounded all the same.
 func userOf(account string) string {
-	id, _ := rbac.ParseAccount(account)
+	id, err := rbac.ParseAccount(account)
+	if err != nil {
+		return nobody
+	}
 	return id.User
 }

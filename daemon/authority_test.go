@@ -22,6 +22,8 @@ func TestWhomAnApplicationActsAs(t *testing.T) {
 		"lost":         {namespace: "a", by: "nobody-knows"},
 		"ring":         {namespace: "a", by: "ring"},
 	}
+	declared["broken"] = struct{ account, namespace, by string }{account: "shop/a/b", namespace: "shop", by: "free"} // which is reported, and still bounds it
+	declared["of-broken"] = struct{ account, namespace, by string }{namespace: "shop", by: "broken"}
 	find := func(name string) (applications.Application, string, bool) {
 		d, ok := declared[name]
 		a := applications.Application{ServiceAccount: d.account}
@@ -40,6 +42,8 @@ func TestWhomAnApplicationActsAs(t *testing.T) {
 		{"of-bounded", "", "system:serviceaccount:platform:robot"},
 		{"lost", "", nobody},
 		{"ring", "", nobody},
+		{"broken", "", nobody},
+		{"of-broken", "", nobody},
 		{"free", "default", ""},
 		{"child", "default", "system:serviceaccount:shop:default"},
 		{"tenant", "default", "system:serviceaccount:shop:own"},

@@ -9,7 +9,7 @@ import (
 	"github.com/fairlead-dev/fairlead/render/object"
 )
 
-// maxPods is how many pods the Deployments and ReplicaSets of one application may want together. It is far above
+// maxPods is how many pods the workloads of one application may want together, Jobs left out. It is far above
 // what the nodes can run, and keeps one number in a manifest from filling the memory of who plans it.
 const maxPods = 10_000
 
